@@ -1,0 +1,204 @@
+"""What the FITS readers share: opening a file whole, header numbers, focus offsets, wavelength."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+from ooftorch.observation import SPEED_OF_LIGHT
+
+__all__ = [
+    "NO_TELESCOPE",
+    "column",
+    "column_names",
+    "description",
+    "focus_offsets",
+    "header_number",
+    "header_text",
+    "is_fits",
+    "open_fits",
+    "require_columns",
+    "wavelength",
+]
+
+NO_TELESCOPE = "telescope not named in the file: give it with --telescope"
+
+
+def is_fits(path: Path) -> bool:
+    """Whether a file begins as FITS does; raises `InputError` if there is no such file to read."""
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    try:
+        with path.open("rb") as stream:
+            return stream.read(6) == b"SIMPLE"
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def open_fits(path: Path) -> list[Any]:
+    """Read a FITS file whole, and refuse one that ends too early.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of astropy HDU, data in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is truncated or otherwise not readable as FITS.
+    """
+    problem = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AstropyWarning)
+        try:
+            with fits.open(path, memmap=False) as hdus:
+                loaded = list(hdus)
+                for hdu in loaded:
+                    hdu.data  # noqa: B018  (read on first access, and the file is closed below)
+        except (OSError, ValueError, TypeError, EOFError, fits.VerifyError) as error:
+            problem = str(error) or type(error).__name__
+    # Of a file that ends inside a header or its data astropy may only warn, and drop what is missing.
+    for warning in caught:
+        text = str(warning.message)
+        if "truncated" in text or "Error validating header" in text:
+            problem = text
+    if problem is not None:
+        raise InputError(f"{path}: truncated or damaged FITS file ({problem.splitlines()[0]}); copy it again")
+    return loaded
+
+
+def header_number(header: fits.Header, key: str, where: str) -> float | None:
+    """Value of a header key as a number; None where the key is absent.
+
+    Raises
+    ------
+    InputError
+        If the key is there but holds no finite number; `where` opens the message.
+    """
+    if key not in header:
+        return None
+    number = _as_number(header[key])
+    if number is None:
+        raise InputError(f"{where}: {key} is {header[key]!r}; expected a number")
+    return number
+
+
+def header_text(header: fits.Header, *keys: str) -> str:
+    """Text of the first of `keys` that the header has, stripped; empty where it has none."""
+    for key in keys:
+        value = header.get(key)
+        if value is not None and not isinstance(value, fits.card.Undefined):
+            return str(value).strip()
+    return ""
+
+
+def description(header: fits.Header, path: Path) -> dict[str, Any]:
+    """Source, date and elevation of the primary header, as keywords of `Observation`."""
+    return {
+        "object": header_text(header, "OBJECT"),
+        "date_obs": header_text(header, "DATE-OBS", "DATE_OBS"),
+        # No fit needs the elevation, so an unreadable one is no reason to refuse the file.
+        "mean_el_deg": _as_number(header.get("MEANEL")),
+        "source": str(path),
+    }
+
+
+def wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
+    """Wavelength in metres from the first header that gives FREQ or RESTFRQ (Hz) or WAVEL (m).
+
+    Raises
+    ------
+    InputError
+        If the value is not positive, or FREQ and WAVEL of one header disagree.
+    """
+    for header in headers:
+        for key in ("FREQ", "RESTFRQ", "WAVEL"):
+            value = header_number(header, key, str(path))
+            if value is None:
+                continue
+            if value <= 0:
+                raise InputError(f"{path}: {key} is {value:g}; it must be positive")
+            if key == "WAVEL":
+                return value
+            wavel = header_number(header, "WAVEL", str(path))
+            # Wide enough for a WAVEL computed with 3e8 for the speed of light, as some programs do.
+            if key == "FREQ" and wavel is not None and abs(wavel * value / SPEED_OF_LIGHT - 1) > 1e-3:
+                raise InputError(f"{path}: FREQ {value:g} Hz and WAVEL {wavel:g} m disagree; correct one")
+            return SPEED_OF_LIGHT / value
+    return None
+
+
+def focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[float], list[str]]:
+    """Focus offset DZ of every map, metres.
+
+    Parameters
+    ----------
+    hdus : sequence of (number in the file, HDU)
+    path : Path
+
+    Returns
+    -------
+    offsets : list of float
+    notes : list of str
+        Says so where the file had millimetres: some files of the original software do, known by a DZ of
+        one or more, and then all DZ of the file are scaled.
+
+    Raises
+    ------
+    InputError
+        If an HDU has no DZ.
+    """
+    offsets = []
+    for number, hdu in hdus:
+        dz = header_number(hdu.header, "DZ", f"{path}: HDU {number}")
+        if dz is None:
+            raise InputError(f"{path}: HDU {number} has no DZ; add the focus offset of its map, in metres")
+        offsets.append(dz)
+    if max((abs(dz) for dz in offsets), default=0.0) < 1:
+        return offsets, []
+    return [1e-3 * dz for dz in offsets], ["DZ of 1 or more taken as millimetres"]
+
+
+def column_names(hdu: Any) -> list[str]:
+    """Upper-case names of the columns of a table; empty for an image."""
+    return [name.upper() for name in hdu.columns.names] if hasattr(hdu, "columns") else []
+
+
+def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], path: Path) -> None:
+    """Raise `InputError` naming the first table that lacks one of the columns `needed`."""
+    for number, hdu in tables:
+        names = column_names(hdu)
+        missing = [name for name in needed if name not in names]
+        if missing:
+            raise InputError(
+                f"{path}: HDU {number} has columns {', '.join(names)}; {', '.join(missing)} missing: "
+                f"every map needs {', '.join(needed)}"
+            )
+
+
+def column(hdu: Any, name: str) -> NDArray:
+    """One column of a table, flattened, with samples equal to its TNULL masked."""
+    values = np.ravel(hdu.data[name])
+    null = hdu.columns[name].null
+    return values if null is None else np.ma.masked_equal(values, null)
+
+
+def _as_number(value: Any) -> float | None:
+    """Finite number that a header value stands for, or None."""
+    try:
+        number = np.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None

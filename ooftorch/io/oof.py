@@ -1,0 +1,252 @@
+"""FITS files of the original OOF software: reader, for its Effelsberg variant too, and writer.
+
+One binary table per focus setting with columns DX, DY, FNU and, if known, UFNU and TIME; DZ in the header
+of each table, everything else in the primary header. What the receiver did follows from TELESC, RECV and
+OBJECT by the rules of the original reduction script.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from ooftorch.errors import InputError
+from ooftorch.io.files import whole_file
+from ooftorch.io.fitsfile import (
+    NO_TELESCOPE,
+    column,
+    column_names,
+    description,
+    focus_offsets,
+    header_number,
+    header_text,
+    require_columns,
+    wavelength,
+)
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.receiver import Receiver
+
+__all__ = ["COLUMNS", "read_oof", "write"]
+
+COLUMNS = ("DX", "DY", "FNU")
+"""The columns that every map must have."""
+
+# Names of the original software for telescopes that this package calls otherwise.
+_TELESC = {
+    "gbt": "GBT",
+    "gbt90": "90GBT",
+    "alma": "ALMA",
+    "alma-nosec": "ALMANoSec",
+    "apex": "APEX",
+    "jcmt": "JCMT",
+}
+
+# Today's names of the receivers that the original rules know.
+_RECV = {"rcvr40_52": "qunbal", "rcvr26_40": "ka", "rcvr_mba1_5": "mustang"}
+
+# Our own keys say exactly what the receiver did, also where the original rules have no words for it.
+_RECEIVER_KEYS = {
+    "CHOPX": ("chop_x", "[rad] beam separation along DX"),
+    "CHOPY": ("chop_y", "[rad] beam separation along DY"),
+    "GAINRAT": ("gain_ratio", "negative beam over positive beam"),
+    "DISCRAD": ("disc_radius", "[rad] radius of a uniform source"),
+}
+
+_DEFAULT_CHOP_ARCSEC = 57.8
+_ARCSEC = np.deg2rad(1 / 3600)
+
+
+def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]) -> Observation:
+    """Observation from the tables of an original OOF file.
+
+    Parameters
+    ----------
+    path : Path
+    primary : astropy header of the primary HDU.
+    tables : sequence of (number in the file, table HDU), in any order of focus.
+
+    Returns
+    -------
+    Observation
+        `sigma` is None for a map without UFNU (the original loader insists on it, the Effelsberg reader
+        ignores it).
+
+    Raises
+    ------
+    InputError
+        If a table lacks DX, DY or FNU, or DZ; FREQ is missing or not positive; or the receiver is not one
+        that the rules know.
+    """
+    require_columns(tables, COLUMNS, path)
+    offsets, notes = focus_offsets(tables, path)
+    maps = tuple(_read_map(hdu, dz) for (_, hdu), dz in zip(tables, offsets, strict=True))
+    wavel = wavelength([primary], path)
+    if wavel is None:
+        raise InputError(f"{path}: no FREQ in the primary header; add the observing frequency in Hz")
+
+    telescope = _telescope(header_text(primary, "TELESC"))
+    if telescope is None:
+        notes.append(NO_TELESCOPE)
+    receiver, illumination, assumed = _receiver(primary, telescope, wavel, path)
+    effelsberg = telescope is None and "DATE_OBS" in primary
+    return Observation(
+        maps,
+        wavel,
+        telescope,
+        receiver,
+        illumination,
+        format="oof-effelsberg" if effelsberg else "oof",
+        notes=(*notes, *assumed),
+        **description(primary, path),
+    )
+
+
+def write(observation: Observation, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write an observation as a FITS file of the original OOF software.
+
+    Samples and offsets keep every bit; missing samples have FNU NaN. TELESC, RECV, CHOPTHR and
+    OBJRADS are set so that the original programs see what their rules can express; the keys CHOPX, CHOPY,
+    GAINRAT, DISCRAD and ILLUM say it exactly and are what `read_oof` goes by. UFNU is left out where the
+    errors are unknown, and the original loader refuses such a file. The file has no time stamp: the same
+    observation gives the same bytes.
+
+    Parameters
+    ----------
+    observation : Observation
+    path : str or Path
+    overwrite : bool
+        Replace a file that is already there.
+
+    Raises
+    ------
+    InputError
+        If the observation fails its check, a text in it does not fit a FITS header, the file exists and
+        `overwrite` is false, or it cannot be written.
+    """
+    observation.check()
+    hdus = fits.HDUList([fits.PrimaryHDU()])
+    try:
+        _fill_primary(hdus[0].header, observation)
+    except ValueError as error:
+        raise InputError(f"{path}: a text of this observation does not fit a FITS header: {error}") from None
+    for beam_map in observation.maps:
+        columns = [
+            fits.Column("DX", "D", unit="rad", array=beam_map.x),
+            fits.Column("DY", "D", unit="rad", array=beam_map.y),
+            fits.Column("FNU", "D", array=beam_map.power),
+        ]
+        if beam_map.sigma is not None:
+            columns.append(fits.Column("UFNU", "D", array=beam_map.sigma))
+        if beam_map.time is not None:
+            columns.append(fits.Column("TIME", "D", array=beam_map.time))
+        table = fits.BinTableHDU.from_columns(columns)
+        table.header.append(_card("DZ", beam_map.dz, "[m] positive away from the primary"))
+        hdus.append(table)
+    with whole_file(path, overwrite) as partial:
+        hdus.writeto(partial)
+
+
+def _read_map(hdu: Any, dz: float) -> BeamMap:
+    names = column_names(hdu)
+    return BeamMap(
+        dz,
+        column(hdu, "DX"),
+        column(hdu, "DY"),
+        column(hdu, "FNU"),
+        sigma=column(hdu, "UFNU") if "UFNU" in names else None,
+        time=column(hdu, "TIME") if "TIME" in names else None,
+    )
+
+
+def _telescope(name: str) -> str | None:
+    """Name of this package for a TELESC; a name that the original software does not have stays as it is."""
+    ours = {theirs.casefold(): ours for ours, theirs in _TELESC.items()}
+    return ours.get(name.casefold(), name) or None
+
+
+def _receiver(
+    header: fits.Header, telescope: str | None, wavel: float, path: Path
+) -> tuple[Receiver, str | None, list[str]]:
+    """Receiver, illumination it asks for, and assumptions: the rules of the original script, in its order."""
+    given = {
+        attribute: number
+        for key, (attribute, _) in _RECEIVER_KEYS.items()
+        if (number := header_number(header, key, str(path))) is not None
+    }
+    if given:
+        return Receiver(**given), header_text(header, "ILLUM") or None, []
+
+    notes = []
+    name = header_text(header, "RECV")
+    recv = _RECV.get(name.casefold(), name.casefold())
+    receiver = Receiver()
+    if telescope in ("gbt", "gbt90"):
+        if not recv:
+            recv = "mustang" if wavel < 5e-3 else "qunbal"
+            notes.append(f"RECV not in the file; taken as {recv} for {1e3 * wavel:.3g} mm")
+        if recv in ("qunbal", "ka"):
+            chop = header_number(header, "CHOPTHR", str(path))
+            if chop is None:
+                chop = _DEFAULT_CHOP_ARCSEC
+                notes.append(f"CHOPTHR not in the file; taken as {chop} arcsec")
+            receiver = Receiver(chop_x=(-chop if recv == "qunbal" else chop) * _ARCSEC)
+        elif recv != "mustang":
+            raise InputError(
+                f"{path}: RECV is {name!r}; known are qunbal (Rcvr40_52), Ka (Rcvr26_40) and mustang "
+                "(Rcvr_MBA1_5): for another receiver set CHOPX, CHOPY (rad) and GAINRAT in the header"
+            )
+    elif header_text(header, "OBJECT").casefold() == "saturn":
+        radius = header_number(header, "OBJRADS", str(path))
+        if radius is None:
+            raise InputError(
+                f"{path}: OBJECT is Saturn but there is no OBJRADS; add its radius in radians to the header"
+            )
+        receiver = Receiver(disc_radius=radius)
+
+    if recv == "mustang":
+        return receiver, "tophat", notes
+    return receiver, "squashed" if telescope == "alma" else None, notes
+
+
+def _fill_primary(header: fits.Header, observation: Observation) -> None:
+    receiver = observation.receiver
+    if observation.telescope is not None:
+        header["TELESC"] = _TELESC.get(observation.telescope, observation.telescope)
+    header.append(_card("FREQ", observation.frequency, "[Hz]"))
+    if observation.object:
+        header["OBJECT"] = observation.object
+    if observation.date_obs:
+        header["DATE-OBS"] = observation.date_obs
+    if observation.mean_el_deg is not None:
+        header.append(_card("MEANEL", observation.mean_el_deg, "[deg]"))
+    for key, (attribute, comment) in _RECEIVER_KEYS.items():
+        header.append(_card(key, getattr(receiver, attribute), comment))
+    if observation.illumination is not None:
+        header["ILLUM"] = observation.illumination
+    if observation.telescope in ("gbt", "gbt90") or observation.illumination == "tophat":
+        header["RECV"] = _original_recv(observation)
+    if header.get("RECV") in ("qunbal", "Ka"):
+        header.append(_card("CHOPTHR", abs(receiver.chop_x) / _ARCSEC, "[arcsec]"))
+    if receiver.disc_radius > 0:
+        header.append(_card("OBJRADS", receiver.disc_radius, "[rad]"))
+    for note in observation.notes:
+        header.add_history(note)
+
+
+def _card(key: str, value: float, comment: str) -> fits.Card:
+    """Header card with every digit of `value`: astropy by itself cuts what exceeds 20 characters."""
+    return fits.Card.fromstring(f"{key:<8}= {repr(float(value)).upper():>20} / {comment}")
+
+
+def _original_recv(observation: Observation) -> str:
+    """RECV for the original programs: "other", which they refuse, where their rules have no name."""
+    receiver = observation.receiver
+    plain_source = receiver.disc_radius == 0
+    if not receiver.chopped and plain_source and observation.illumination == "tophat":
+        return "mustang"
+    if receiver.chopped and plain_source and receiver.chop_y == 0 and observation.illumination is None:
+        return "qunbal" if receiver.chop_x < 0 else "Ka"
+    return "other"

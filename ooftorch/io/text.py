@@ -1,0 +1,62 @@
+"""Reader for beam maps in plain text: three columns, coordinates in radians and power."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+
+__all__ = ["parse_text", "read_text"]
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8; raises `InputError` if it is none or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: neither a FITS file (it does not begin with SIMPLE) nor text; give one of these"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parse_text(text: str, path: Path) -> tuple[NDArray, NDArray, NDArray]:
+    """Columns of a text map.
+
+    Rows hold x, y (radians) and power, separated by blanks, tabs or commas; what follows a `#` is a
+    comment. A power of `nan` is a missing sample.
+
+    Parameters
+    ----------
+    text : str
+    path : Path
+        Named in messages.
+
+    Returns
+    -------
+    x, y, power : ndarray, (n,), in the order of the file
+
+    Raises
+    ------
+    InputError
+        If a row does not hold three numbers, with its line number, or there is no row.
+    """
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        fields = content.split(",") if "," in content else content.split()
+        try:
+            row = [float(value) for value in fields]
+        except ValueError:
+            row = []
+        if len(row) != 3:
+            raise InputError(f"{path}:{number}: {content[:60]!r}; expected three numbers: x, y and power")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: no samples; expected rows of x, y and power")
+    x, y, power = np.array(rows).T
+    return x, y, power

@@ -1,0 +1,201 @@
+"""Reader for observations whose maps are separate files, described by an observation `.toml`."""
+
+import datetime
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+from ooftorch.io.fitsfile import NO_TELESCOPE, header_text, is_fits, open_fits, wavelength
+from ooftorch.io.grasp import is_grasp, parse_grasp
+from ooftorch.io.image import image_hdus, read_image, sky_sign
+from ooftorch.io.text import parse_text, read_text
+from ooftorch.observation import SPEED_OF_LIGHT, BeamMap, Observation
+from ooftorch.receiver import Receiver
+
+__all__ = ["read_toml"]
+
+_NUMBER = (int, float)
+_OBSERVATION_KEYS: dict[str, tuple[type, ...]] = {
+    "telescope": (str,),
+    "frequency_hz": _NUMBER,
+    "object": (str,),
+    "date_obs": (str, datetime.date),
+    "mean_el_deg": _NUMBER,
+    "sky": (str,),
+}
+_MAP_KEYS: dict[str, tuple[type, ...]] = {
+    "file": (str,),
+    "dz_m": _NUMBER,
+    "missing": _NUMBER,
+    "sigma": _NUMBER,
+    "hdu": (int,),
+}
+_WORDS = {str: "a text in quotes", int: "a number", dict: "a table", list: "tables [[map]]"}
+_WANTED = "[observation] with telescope, frequency_hz and sky, and one [[map]] per focus with file and dz_m"
+
+
+def read_toml(path: Path) -> Observation:
+    """Observation from a `.toml` file that names the file of each map.
+
+    `[observation]` has telescope (a name, or a telescope's `.toml` relative to this one), frequency_hz,
+    object, date_obs, mean_el_deg and sky. `sky` says what the coordinates of the maps are: "telescope",
+    where the telescope pointed minus the source (DX, DY), or "source", the direction of the source seen
+    from boresight, which is negated here. It must be given for text maps; a GRASP grid is "source" and an
+    image what its SKY says unless `sky` says otherwise.
+    Each `[[map]]` has file (relative to the `.toml`) and dz_m (metres), and may have missing (a power that
+    marks samples never observed), sigma (the error of every sample) and hdu (of a FITS image). A map is a
+    text file, a GRASP grid or a FITS image, told apart by content.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    InputError
+        If the file is not such a `.toml`, a key is unknown (the nearest is named), missing or of the wrong
+        type, the frequency is nowhere or differs from that in a map's file, or a map cannot be read.
+    """
+    document = _parse(path)
+    _check_keys(document, {"observation": (dict,), "map": (list,)}, f"{path}")
+    table = document["observation"]
+    _check_keys(table, _OBSERVATION_KEYS, f"{path}: [observation]")
+
+    maps = []
+    frequency = table.get("frequency_hz")
+    for number, entry in enumerate(document.get("map", []), 1):
+        where = f"{path}: [[map]] {number}"
+        _check_keys(entry, _MAP_KEYS, where)
+        for key in ("file", "dz_m"):
+            if key not in entry:
+                raise InputError(f"{where}: no {key}; it must be given for every map")
+        samples = _read_samples(path.parent / entry["file"], entry.get("hdu"), where)
+        frequency = _agreed(frequency, samples.frequency, where)
+        sky = table.get("sky", samples.sky)
+        if sky is None:
+            raise InputError(
+                f'{path}: [observation] has no sky; "telescope" if the maps have where it pointed minus '
+                'the source, "source" if they have the source seen from boresight'
+            )
+        sign = sky_sign(sky, f"{path}: [observation]")
+        power = samples.power
+        if "missing" in entry:
+            power = np.where(power == entry["missing"], np.nan, power)
+        sigma = np.full(power.size, float(entry["sigma"])) if "sigma" in entry else None
+        maps.append(BeamMap(entry["dz_m"], sign * samples.x, sign * samples.y, power, sigma=sigma))
+
+    if frequency is None:
+        raise InputError(f"{path}: [observation] has no frequency_hz; add the observing frequency in Hz")
+    if not frequency > 0:
+        raise InputError(f"{path}: [observation] frequency_hz is {frequency:g}; it must be positive")
+    telescope = table.get("telescope")
+    if telescope is not None and telescope.endswith(".toml"):
+        telescope = str(path.parent / telescope)
+    elevation = table.get("mean_el_deg")
+    return Observation(
+        tuple(maps),
+        SPEED_OF_LIGHT / frequency,
+        telescope,
+        Receiver(),
+        object=table.get("object", ""),
+        date_obs=str(table.get("date_obs", "")),
+        mean_el_deg=None if elevation is None else float(elevation),
+        source=str(path),
+        format="toml",
+        notes=() if telescope else (NO_TELESCOPE,),
+    )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Content of one map's file; `frequency` (Hz) and `sky` where the file says."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    power: NDArray[np.float64]
+    frequency: float | None = None
+    sky: str | None = None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        if re.search(r"^\s*\[+(observation|map)\b", text, re.MULTILINE):
+            raise InputError(f"{path}: not valid TOML: {error}") from None
+        kind = "a GRASP grid" if is_grasp(text) else "a text file"
+        raise InputError(
+            f"{path}: {kind}, which cannot be read alone; write an observation .toml that names it: {_WANTED}"
+        ) from None
+    if not isinstance(document.get("observation"), dict):
+        raise InputError(f"{path}: a TOML file without [observation]; expected {_WANTED}")
+    return document
+
+
+def _check_keys(table: Any, known: Mapping[str, tuple[type, ...]], where: str) -> None:
+    """Refuse a key that is not `known` or whose value has another type."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: {table!r}; expected a table of {', '.join(known)}")
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key}; {hint}")
+        # In Python a bool is an int.
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise InputError(f"{where}: {key} is {value!r}; expected {_WORDS[known[key][0]]}")
+
+
+def _read_samples(path: Path, hdu: int | None, where: str) -> _Samples:
+    if is_fits(path):
+        return _read_image(path, hdu, where)
+    if hdu is not None:
+        raise InputError(f"{where}: hdu is for FITS images and {path} is not FITS; leave it out")
+    text = read_text(path)
+    if is_grasp(text):
+        grid = parse_grasp(text, path)
+        return _Samples(grid.u, grid.v, grid.power, grid.frequency, "source")
+    return _Samples(*parse_text(text, path))
+
+
+def _read_image(path: Path, hdu: int | None, where: str) -> _Samples:
+    hdus = open_fits(path)
+    images = dict(image_hdus(hdus))
+    if not images:
+        raise InputError(f"{where}: {path} has no image; a FITS file of tables is read by itself")
+    if hdu is None:
+        hdu = next(iter(images))
+    if hdu not in images:
+        raise InputError(f"{where}: hdu is {hdu}; {path} has its images in HDU {', '.join(map(str, images))}")
+    headers = [images[hdu].header, hdus[0].header]
+    found = wavelength(headers, path)
+    sky = header_text(headers[0], "SKY") or header_text(headers[1], "SKY") or "telescope"
+    return _Samples(
+        *read_image(images[hdu], f"{path}: HDU {hdu}"),
+        frequency=None if found is None else SPEED_OF_LIGHT / found,
+        sky=sky,
+    )
+
+
+def _agreed(known: float | None, found: float | None, where: str) -> float | None:
+    """The frequency that the `.toml` or an earlier map gave, or else the one found in a map's file."""
+    if known is None or found is None:
+        return found if known is None else known
+    if abs(found - known) > 1e-3 * known:
+        raise InputError(
+            f"{where}: its file is for {found:g} Hz, the observation for {known:g} Hz; correct frequency_hz"
+        )
+    return known

@@ -1,0 +1,238 @@
+"""Beam maps as the astronomer has them: where the telescope pointed, what it received, at which focus.
+
+Nothing here knows a file format; readers and the writer are in `ooftorch.io`.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ooftorch.errors import InputError
+from ooftorch.receiver import Receiver
+
+__all__ = ["MIN_SAMPLES", "SPEED_OF_LIGHT", "BeamMap", "Observation"]
+
+SPEED_OF_LIGHT = 299792458.0
+"""Metres per second, exact."""
+
+MIN_SAMPLES = 10
+"""The fewest valid samples that make a map."""
+
+
+@dataclass(frozen=True, eq=False)
+class BeamMap:
+    """Samples of the beam at one focus setting.
+
+    The arrays are copied on construction, in native double precision, and cannot be written to. They may
+    be a raster or scattered samples; their order is that of the file.
+
+    Parameters
+    ----------
+    dz : float
+        Focus offset, metres; positive for a subreflector (or feed) moved away from the primary.
+    x, y : array_like, (n,)
+        DX and DY: telescope pointing minus source, radians, x cross-elevation and y elevation.
+    power : array_like, (n,)
+        Received power, any unit, the same for every map of an observation.
+    sigma : array_like, (n,), optional
+        Standard error of `power`, same unit. None: unknown, to be estimated from the data.
+    time : array_like, (n,), optional
+        Time of each sample, as the file has it. Not used in a fit.
+    valid : array_like of bool, (n,), optional
+        False where a sample was never observed. A power that is not finite is never valid; a masked
+        entry of a masked array counts as not finite; a zero is data. Invalid powers are stored as NaN, so
+        that a sum over them by mistake shows.
+
+    Raises
+    ------
+    InputError
+        If an array is not one-dimensional, or its length differs from the others'.
+    """
+
+    dz: float
+    x: NDArray[np.float64] = field(repr=False)
+    y: NDArray[np.float64] = field(repr=False)
+    power: NDArray[np.float64] = field(repr=False)
+    sigma: NDArray[np.float64] | None = field(default=None, repr=False)
+    time: NDArray[np.float64] | None = field(default=None, repr=False)
+    # Never None once built; the default only stands for "where the power is finite".
+    valid: NDArray[np.bool_] = field(default=None, repr=False)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        n = np.size(self.power)
+        power = _column(self.power, "power", n)
+        valid = np.isfinite(power)
+        if self.valid is not None:
+            given = np.asarray(self.valid, dtype=bool)
+            if given.shape != (n,):
+                raise InputError(f"valid has shape {given.shape}; expected ({n},), one flag per power")
+            valid &= given
+        power[~valid] = np.nan
+        columns: dict[str, NDArray | None] = {
+            "x": _column(self.x, "x", n),
+            "y": _column(self.y, "y", n),
+            "power": power,
+            "sigma": None if self.sigma is None else _column(self.sigma, "sigma", n),
+            "time": None if self.time is None else _column(self.time, "time", n),
+            "valid": valid,
+        }
+        object.__setattr__(self, "dz", float(self.dz))
+        for name, column in columns.items():
+            if column is not None:
+                column.setflags(write=False)
+            object.__setattr__(self, name, column)
+
+    @property
+    def n_valid(self) -> int:
+        """Number of samples that were observed."""
+        return int(np.count_nonzero(self.valid))
+
+    @property
+    def n_missing(self) -> int:
+        """Number of samples that were never observed."""
+        return self.valid.size - self.n_valid
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """Beam maps of one source at several focus settings, taken with one telescope and receiver.
+
+    Attributes
+    ----------
+    maps : tuple of BeamMap
+        Sorted by `dz` on construction; maps at the same dz keep their order.
+    wavelength : float
+        Metres.
+    telescope : str or None
+        Name for `ooftorch.telescope`, or None where the file has none.
+    receiver : Receiver
+        How the power was recorded.
+    illumination : str or None
+        The model that the receiver asks for, a name in `ooftorch.illumination`; None: no preference.
+    object, date_obs : str
+        Source and date, as the file has them.
+    mean_el_deg : float or None
+        Mean elevation, degrees.
+    source : str
+        The file this came from.
+    format : str
+        How that file was understood.
+    notes : tuple of str
+        What the reader assumed beyond what the file says, one line each.
+    """
+
+    maps: tuple[BeamMap, ...]
+    wavelength: float
+    telescope: str | None
+    receiver: Receiver
+    illumination: str | None = None
+    object: str = ""
+    date_obs: str = ""
+    mean_el_deg: float | None = None
+    source: str = ""
+    format: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maps", tuple(sorted(self.maps, key=lambda m: m.dz)))
+        object.__setattr__(self, "wavelength", float(self.wavelength))
+
+    @property
+    def frequency(self) -> float:
+        """Observing frequency, hertz."""
+        return SPEED_OF_LIGHT / self.wavelength
+
+    def mirrored(self) -> "Observation":
+        """Return the observation that the negated surface would have given.
+
+        Focus offsets change sign and maps turn by 180 degrees, the two beams of a chopped pair with them:
+        P(z, dz)(t) = P(-z, -dz)(-t). The surface that fits it has every coefficient negated. The defocus
+        path has to be odd in dz for that, as it is for every unshaped telescope.
+        """
+        maps = tuple(replace(m, dz=0.0 - m.dz, x=0.0 - m.x, y=0.0 - m.y) for m in self.maps)
+        receiver = replace(
+            self.receiver, chop_x=0.0 - self.receiver.chop_x, chop_y=0.0 - self.receiver.chop_y
+        )
+        return replace(self, maps=maps, receiver=receiver)
+
+    def check(self) -> None:
+        """Refuse what cannot be fitted.
+
+        Raises
+        ------
+        InputError
+            If the wavelength is not positive; the receiver's numbers are out of range; there are fewer
+            than two maps, or all are at the same dz; a focus offset is not finite or a metre or more; a
+            map has no valid sample, or fewer than ten, or the same power everywhere; a valid sample has a
+            coordinate that is not finite or more than a radian, or an error that is not positive and
+            finite.
+        """
+        prefix = f"{self.source}: " if self.source else ""
+        if not (np.isfinite(self.wavelength) and self.wavelength > 0):
+            raise InputError(
+                f"{prefix}wavelength is {self.wavelength:g} m; it must be positive: correct the frequency"
+            )
+        r = self.receiver
+        possible = 0 < r.gain_ratio < np.inf and 0 <= r.disc_radius < 1
+        if not (possible and np.isfinite([r.chop_x, r.chop_y]).all()):
+            raise InputError(
+                f"{prefix}{r} is out of range; expected a finite chop, a positive gain ratio and a disc "
+                "radius of at least zero, in radians"
+            )
+        if len(self.maps) < 2:
+            raise InputError(
+                f"{prefix}number of maps is {len(self.maps)}; at least two at different focus offsets are "
+                "needed, for one alone does not fix the sign of the surface"
+            )
+        for i, beam_map in enumerate(self.maps, 1):
+            where = f"{prefix}map {i} of {len(self.maps)} (dz {1e3 * beam_map.dz:+g} mm)"
+            if not abs(beam_map.dz) < 1:
+                raise InputError(f"{where}: a focus offset of {beam_map.dz:g} m; give dz in metres")
+            _check_samples(beam_map, where)
+        if self.maps[0].dz == self.maps[-1].dz:
+            raise InputError(
+                f"{prefix}all {len(self.maps)} maps are at dz {1e3 * self.maps[0].dz:+g} mm; "
+                "at least two different focus offsets are needed"
+            )
+
+
+def _check_samples(beam_map: BeamMap, where: str) -> None:
+    """Refuse a map whose samples cannot be fitted; `where` opens the message."""
+    valid = beam_map.valid
+    n = beam_map.n_valid
+    if n == 0:
+        raise InputError(f"{where}: all {valid.size} samples are missing (NaN); leave this map out")
+    if n < MIN_SAMPLES:
+        raise InputError(f"{where}: {n} valid samples; at least {MIN_SAMPLES} are needed")
+    for name, column in (("DX", beam_map.x), ("DY", beam_map.y)):
+        if not np.isfinite(column[valid]).all():
+            raise InputError(
+                f"{where}: {name} is not finite for {np.count_nonzero(~np.isfinite(column[valid]))} samples "
+                "that have a power; mark those samples as missing (power NaN)"
+            )
+        farthest = np.abs(column[valid]).max()
+        if farthest > 1:
+            raise InputError(f"{where}: {name} reaches {farthest:g} rad; coordinates must be in radians")
+    if beam_map.sigma is not None:
+        sigma = beam_map.sigma[valid]
+        bad = np.count_nonzero(~(np.isfinite(sigma) & (sigma > 0)))
+        if bad:
+            raise InputError(
+                f"{where}: {bad} of {n} errors (UFNU, sigma) are zero, negative or not finite; mark those "
+                "samples as missing (power NaN), or give no errors at all to have the noise estimated"
+            )
+    power = beam_map.power[valid]
+    if power.min() == power.max():
+        raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
+
+
+def _column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
+    """Copy to a vector of `n` native doubles, masked entries as NaN."""
+    given: np.ma.MaskedArray = np.ma.asarray(values)
+    if given.dtype.kind not in "biuf":
+        raise InputError(f"{name} is of type {given.dtype}; expected real numbers")
+    column = np.array(np.ma.filled(given.astype(np.float64), np.nan))
+    if column.shape != (n,):
+        raise InputError(f"{name} has shape {column.shape}; expected ({n},), one value per power")
+    return column
