@@ -1,0 +1,50 @@
+"""Where tensors live and in which precision.
+
+`OO` is the paper's name for the function that offloads arrays to a GPU. There it asked a global
+variable; here each `OO` knows its own device, so two models may live on two devices.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ooftorch.errors import InputError
+
+__all__ = ["OO"]
+
+
+class OO:
+    """Put arrays onto one device in one floating-point precision.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N"} or torch.device
+        "auto" takes a CUDA device when there is one.
+    dtype : torch.float64 or torch.float32
+        float64 by default: the step tests of a minimiser compare nearly equal sums.
+
+    Raises
+    ------
+    InputError
+        A device that torch does not know, or CUDA where there is none.
+    """
+
+    def __init__(self, device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise InputError(f"unknown device {device!r}; use auto, cpu or cuda") from None
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"device {device!r} asked for, but torch sees no CUDA device here; use cpu")
+        self.dtype = dtype
+
+    def __call__(self, array: ArrayLike | Tensor) -> Tensor:
+        """Return `array` as a tensor here: floats in this precision, booleans and integers kept."""
+        t = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+        return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
+
+    def __repr__(self) -> str:
+        return f"OO(device={str(self.device)!r}, dtype={self.dtype})"
