@@ -1,0 +1,649 @@
+"""From an observation to the surface: Zernike orders one after the other, then the error bars.
+
+Each order starts from the result of the one below. The last one starts once more from the perfect dish:
+the objective has several optima, and the two starts fail on different surfaces; the better end is kept.
+Each descent is BFGS in the coordinates that the information matrix makes round; see `minimize`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from ooftorch import likelihood as likelihoods
+from ooftorch import telescope as telescopes
+from ooftorch import zernike
+from ooftorch.device import OO
+from ooftorch.errors import InputError
+from ooftorch.likelihood import Likelihood
+from ooftorch.minimize import Objective, bfgs, newton_decrement
+from ooftorch.model import BeamModel, Layout, MapGeometry, Parameter
+from ooftorch.posterior import Data, Posterior
+from ooftorch.telescope import Telescope
+
+if TYPE_CHECKING:
+    from ooftorch.observation import BeamMap, Observation
+
+__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "Progress", "fit"]
+
+# Distance to the minimum, in standard deviations, at which a descent stops: on the way, and at the end.
+_COARSE, _FINE = 0.1, 1e-4
+# ... and at which the end counts as converged.
+_CONVERGED = 0.01
+# A long descent leaves the information matrix of its start behind; the last order renews it this often.
+_ROUNDS = 6
+_MAX_RASTER = 2048
+
+
+class Estimate(NamedTuple):
+    """A parameter's value, its standard error (0 where it was held), unit, and whether it was free."""
+
+    value: float
+    sigma: float
+    unit: str
+    free: bool
+
+
+@dataclass(frozen=True)
+class OrderFit:
+    """The fit at one Zernike order.
+
+    Attributes
+    ----------
+    order : int
+    objective : float
+        Negative log-posterior, natural units.
+    chi2_reduced : float
+    n_free, n_eval : int
+        Free parameters; evaluations of value and gradient, all starts included.
+    seconds : float
+    """
+
+    order: int
+    objective: float
+    chi2_reduced: float
+    n_free: int
+    n_eval: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MapFit:
+    """One map and what the model makes of it.
+
+    Attributes
+    ----------
+    dz : float
+        Focus offset, metres.
+    x, y : ndarray, (n,)
+        Directions, telescope minus source, radians.
+    data, model : ndarray, (n,)
+        Power in the data's units; data is NaN where no sample was taken.
+    noise : float
+        Standard error of a sample: the median of the file's errors, or, where it has none, the scatter
+        from sample to sample.
+    """
+
+    dz: float
+    x: np.ndarray
+    y: np.ndarray
+    data: np.ndarray
+    model: np.ndarray
+    noise: float
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Data minus model, (n,)."""
+        return self.data - self.model
+
+    @property
+    def residual_rms_over_peak(self) -> float:
+        """Rms of the residual over the map's own peak above its baseline."""
+        peak = np.nanmax(np.abs(self.data - np.nanmedian(self.data)))
+        return float(np.sqrt(np.nanmean(self.residual**2)) / peak)
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """The field across the dish.
+
+    Attributes
+    ----------
+    axis : ndarray, (n,)
+        Pixel centres in metres, the same for x and y.
+    phase : ndarray, (n, n)
+        Radians, indexed [y, x], piston and tilt removed; NaN off the dish.
+    amplitude : ndarray, (n, n)
+        Illumination over its peak, blockage included; zero off the dish.
+    open : ndarray, (n, n)
+        Fraction of each pixel that light passes.
+    radius : float
+        Of the dish, metres.
+    normal_factor : ndarray, (n, n) or None
+        Surface error along the normal over half-path error; None where the focal length is not known.
+    """
+
+    axis: np.ndarray
+    phase: np.ndarray
+    amplitude: np.ndarray
+    open: np.ndarray
+    radius: float
+    normal_factor: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit found. Every field is always there.
+
+    Attributes
+    ----------
+    input, telescope, likelihood, illumination, object, date_obs : str
+    wavelength : float
+        Metres.
+    order : int
+        Highest Zernike order.
+    converged : bool
+        Whether the end is a minimum: nearer to it than a hundredth of a standard deviation.
+    message : str
+        Why it ended.
+    objective : float
+        Negative log-posterior at the end, natural units.
+    chi2_reduced : float
+        Squared residuals over noise, per degree of freedom, noise as in `MapFit`; NaN without noise.
+    n_data, n_missing, n_free, n_eval : int
+        Valid samples, samples never observed, free parameters, evaluations of value and gradient.
+    parameters : mapping of str to Estimate
+        Every parameter of the model, in order.
+    covariance : ndarray, (n_free, n_free)
+        Of the free parameters in their units, in the order of `parameters`.
+    maps : tuple of MapFit
+        In the order of dz.
+    orders : tuple of OrderFit
+    aperture : Aperture
+    notes : tuple of str
+        What was assumed on the way, one line each.
+    seconds : float
+    """
+
+    input: str
+    telescope: str
+    likelihood: str
+    illumination: str
+    object: str
+    date_obs: str
+    wavelength: float
+    order: int
+    converged: bool
+    message: str
+    objective: float
+    chi2_reduced: float
+    n_data: int
+    n_missing: int
+    n_free: int
+    n_eval: int
+    parameters: Mapping[str, Estimate]
+    covariance: np.ndarray = field(repr=False)
+    maps: tuple[MapFit, ...] = field(repr=False)
+    orders: tuple[OrderFit, ...] = field(repr=False)
+    aperture: Aperture = field(repr=False)
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def zernikes(self) -> np.ndarray:
+        """Coefficients z0, z1, ... in radians, (n_terms,)."""
+        return np.array([self.parameters[zernike.name(k)].value for k in range(zernike.n_terms(self.order))])
+
+    @property
+    def free_names(self) -> list[str]:
+        """Names of the free parameters: the rows of `covariance`."""
+        return [name for name, p in self.parameters.items() if p.free]
+
+    @property
+    def phase_rms(self) -> float:
+        """Rms phase over the whole dish, every part weighted alike, piston and tilt removed, radians."""
+        z = self.zernikes
+        return float(np.sqrt(np.sum((z**2 * zernike.mean_square(self.order))[3:])))
+
+    @property
+    def surface_rms(self) -> float:
+        """Rms half-path error, wavelength * phase_rms / (4 pi), metres."""
+        return self.wavelength * self.phase_rms / (4 * math.pi)
+
+    @property
+    def ruze_efficiency(self) -> float:
+        """Loss of on-axis gain by the surface, exp(-phase_rms**2) (Ruze 1966)."""
+        return math.exp(-(self.phase_rms**2))
+
+
+class Progress(NamedTuple):
+    """What a fit tells its watcher: where it is, and an order when one is finished."""
+
+    order: int
+    n_eval: int
+    objective: float
+    finished: OrderFit | None
+
+
+def fit(
+    observation: "Observation",
+    telescope: Telescope | str | Path | None = None,
+    *,
+    order: int = 5,
+    likelihood: str = "gaussian",
+    illumination: str | None = None,
+    device: str = "auto",
+    free: Iterable[str] = (),
+    fixed: Mapping[str, float] | None = None,
+    n: int | None = None,
+    oversample: float = 2.0,
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Fit the surface of a telescope to beam maps taken in and out of focus.
+
+    Parameters
+    ----------
+    observation : Observation
+        From `ooftorch.read`, or built from arrays.
+    telescope : Telescope, str or Path, optional
+        A telescope, a name the package knows, or a TOML file; the observation's own when not given.
+    order : int
+        Highest Zernike order; orders 1 to this one are fitted in turn.
+    likelihood : {"gaussian", "cauchy"}
+    illumination : str, optional
+        "gaussian", "pedestal", "squashed" or "tophat"; by default what the receiver asks for, else
+        "gaussian".
+    device : {"auto", "cpu", "cuda"}
+    free : iterable of str
+        Parameters to free beyond the default ones: "x0", "y0", "q", "dz", "dx" (one per map), ...
+    fixed : mapping of str to float, optional
+        Parameters to hold, with their values, in their units.
+    n, oversample : int, float, optional
+        Aperture raster (see `BeamModel`); n by default 256, or more for maps that reach farther out.
+    progress : callable, optional
+        Gets a `Progress` after every evaluation and every order.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    InputError
+        If the observation cannot be fitted, the telescope is not known or not given, a name is not
+        known, or there are more parameters than samples.
+    """
+    begin = time.perf_counter()
+    observation.check()
+    scope = _telescope(observation, telescope)
+    judge = likelihoods.likelihood(likelihood)
+    if illumination is None:
+        illumination = observation.illumination or "gaussian"
+    oo = OO(device)
+    n_data = sum(m.n_valid for m in observation.maps)
+    if zernike.n_terms(max(order, 1)) > n_data:
+        raise InputError(
+            f"order {order} has {zernike.n_terms(order) - 1} coefficients, but the maps have only {n_data} "
+            "valid samples; choose a lower order"
+        )
+    peak, baselines = _levels(observation.maps)
+    model = BeamModel(
+        scope,
+        observation.wavelength,
+        [MapGeometry(m.dz, *_directions(m)) for m in observation.maps],
+        order=order,
+        illumination=illumination,
+        receiver=observation.receiver,
+        scale=peak,
+        n=_raster(observation, scope, oversample) if n is None else n,
+        oversample=oversample,
+        oo=oo,
+    )
+    data, known_errors = _data(observation.maps, oo)
+    layout = model.layout.added(_noise(known_errors, judge, peak)).freed(free).fixed(fixed or {})
+    if len(layout.free) >= n_data:
+        raise InputError(
+            f"{len(layout.free)} free parameters at order {order}, but only {n_data} valid samples; "
+            "choose a lower order"
+        )
+    model.adopt(layout)
+
+    noises = [_map_noise(m) for m in observation.maps]
+    sigma = np.concatenate([np.full(m.x.size, s) for m, s in zip(observation.maps, noises, strict=True)])
+    if known_errors:
+        sigma = data.errors.cpu().numpy()
+
+    def chi2_reduced(u: torch.Tensor, n_free: int) -> float:
+        r = Posterior(model, layout, data, judge, u).residuals(u).cpu().numpy()
+        if not (sigma > 0).all():
+            return math.nan
+        return float(np.sum((r / sigma) ** 2) / (n_data - n_free))
+
+    start = _start(model, layout, observation, data, judge, baselines)
+    u = start
+    orders: list[OrderFit] = []
+    for step in range(1, order + 1):
+        began = time.perf_counter()
+        counter = _Counter(step, progress)
+        stage = layout.up_to_order(step)
+        starts = [u, start] if 1 < step == order else [u]
+        ends = [_approach(model, stage, data, judge, s, counter) for s in starts]
+        best = min(ends, key=lambda end: end.objective)
+        if step == order:
+            best = _descend(model, stage, data, judge, best.coordinates, counter, _FINE, _ROUNDS)
+        u = best.coordinates
+        done = OrderFit(
+            step,
+            best.objective,
+            chi2_reduced(u, len(stage.free)),
+            len(stage.free),
+            counter.n_eval,
+            time.perf_counter() - began,
+        )
+        orders.append(done)
+        if progress is not None:
+            progress(Progress(step, counter.n_eval, best.objective, done))
+
+    posterior = Posterior(model, layout, data, judge, u)
+    x = u[posterior.free]
+    slopes = layout.slopes(u.cpu().numpy())[layout.free]
+    covariance = posterior.covariance(x) * np.outer(slopes, slopes)
+    with torch.no_grad():
+        samples = model.split(model(u).cpu().numpy())
+    return FitResult(
+        input=observation.source,
+        telescope=scope.name,
+        likelihood=likelihood,
+        illumination=illumination,
+        object=observation.object,
+        date_obs=observation.date_obs,
+        wavelength=observation.wavelength,
+        order=order,
+        converged=best.distance < _CONVERGED,
+        message=_message(best),
+        objective=best.objective,
+        chi2_reduced=orders[-1].chi2_reduced,
+        n_data=n_data,
+        n_missing=sum(m.n_missing for m in observation.maps),
+        n_free=len(layout.free),
+        n_eval=sum(o.n_eval for o in orders),
+        parameters=_estimates(layout, u.cpu().numpy(), covariance),
+        covariance=covariance,
+        maps=tuple(
+            MapFit(m.dz, m.x, m.y, np.where(m.valid, m.power, np.nan), s, noise)
+            for m, s, noise in zip(observation.maps, samples, noises, strict=True)
+        ),
+        orders=tuple(orders),
+        aperture=_aperture(model, u),
+        notes=observation.notes,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+def _telescope(observation: "Observation", given: Telescope | str | Path | None) -> Telescope:
+    if isinstance(given, Telescope):
+        return given
+    name = given or observation.telescope
+    if name is None:
+        raise InputError(
+            f"{observation.source or 'the observation'} does not name its telescope; give one of "
+            f"{', '.join(telescopes.names())}, or a TOML file"
+        )
+    return telescopes.load(name)
+
+
+def _directions(m: "BeamMap") -> tuple[np.ndarray, np.ndarray]:
+    # A sample that was never observed may have no position either; any will do.
+    return np.where(m.valid, m.x, 0.0), np.where(m.valid, m.y, 0.0)
+
+
+def _raster(observation: "Observation", scope: Telescope, oversample: float) -> int:
+    """Pixels a side: 256, or as many as the farthest sample needs, with a quarter to spare."""
+    widest = max(float(np.max(np.abs(_directions(m)))) for m in observation.maps)
+    widest += 0.5 * max(abs(observation.receiver.chop_x), abs(observation.receiver.chop_y))
+    needed = 1.25 * 4 * oversample * scope.radius * widest / observation.wavelength
+    if needed > _MAX_RASTER:
+        beams = widest * 2 * scope.radius / observation.wavelength
+        raise InputError(
+            f"a sample lies {widest:.3g} rad from the source, {beams:.0f} beams of {scope.name}; check the "
+            "map's units, the frequency and the telescope"
+        )
+    return max(256, 2 * math.ceil(needed / 2))
+
+
+def _data(maps: "tuple[BeamMap, ...]", oo: OO) -> tuple[Data, bool]:
+    """Samples as tensors, and whether their errors are known."""
+    valid = np.concatenate([m.valid for m in maps])
+    power = np.concatenate([np.where(m.valid, m.power, 0.0) for m in maps])
+    errors = np.ones_like(power)
+    given = [np.where(m.valid, m.sigma, 1.0) for m in maps if m.sigma is not None]
+    # A column of ones is what writers put where they know nothing.
+    known = len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
+    if known:
+        errors = np.concatenate(given)
+    return Data(oo(power), oo(errors), oo(valid)), known
+
+
+def _noise(known_errors: bool, judge: Likelihood, peak: float) -> Parameter:
+    """The noise scale: times the file's errors, or, where it has none, in the data's units.
+
+    A standard error is taken at its word. A Cauchy half width is not one, and is fitted always.
+    """
+    if known_errors:
+        return Parameter("noise", "errors", 1.0, free=judge.name != "gaussian", log=True)
+    return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
+
+
+def _levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
+    """Largest excursion from the baseline in any map, and each map's baseline (median of its border)."""
+    baselines, peak = [], 0.0
+    for m in maps:
+        x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
+        r = np.hypot(x - np.median(x), y - np.median(y))
+        baselines.append(float(np.median(power[r >= np.quantile(r, 0.75)])))
+        peak = max(peak, float(np.max(np.abs(power - baselines[-1]))))
+    return peak, baselines
+
+
+def _map_noise(m: "BeamMap") -> float:
+    """Standard error of a sample: the file's, or the scatter of each sample about its two neighbours."""
+    if m.sigma is not None:
+        return float(np.median(m.sigma[m.valid]))
+    p = m.power[m.valid]
+    second = p[:-2] - 2 * p[1:-1] + p[2:]
+    return float(1.4826 * np.median(np.abs(second - np.median(second))) / math.sqrt(6))
+
+
+# ------------------------------------------------------------------------------------------ start
+
+
+def _start(
+    model: BeamModel,
+    layout: Layout,
+    observation: "Observation",
+    data: Data,
+    judge: Likelihood,
+    baselines: list[float],
+) -> torch.Tensor:
+    """Coordinates to start from: a perfect dish of the right flux, pointing and noise.
+
+    Flux and centroid are what aberrations leave alone: the power in a map does not depend on the phase,
+    and the centroid of the power is the mean slope of the wavefront.
+    """
+    maps = observation.maps
+    perfect = model.oo(layout.coordinates({f"offset_{i}": 0.0 for i in range(len(maps))}))
+    with torch.no_grad():
+        beams = model.split(model(perfect).cpu().numpy())
+    unit = layout.parameters[layout.index("gain_0")].start
+    flux = expected = 0.0
+    for m, level, beam in zip(maps, baselines, beams, strict=True):
+        flux += float(np.sum(np.abs(m.power - level), where=_bright(m, level)))
+        expected += float(np.sum(np.abs(beam) / unit, where=m.valid))
+    centroids = [_centroid(m, level, observation) for m, level in zip(maps, baselines, strict=True)]
+    shift = np.mean(centroids, axis=0)
+    tilt = 2 * math.pi * model.telescope.radius / model.wavelength * shift
+    guess = {f"gain_{i}": flux / expected for i in range(len(maps))}
+    guess |= {f"offset_{i}": level for i, level in enumerate(baselines)}
+    guess |= {"z2": float(tilt[0]), "z1": float(tilt[1])}
+    guess = {k: v for k, v in guess.items() if layout.parameters[layout.index(k)].free}
+    return _with_noise(model, layout, data, judge, model.oo(layout.coordinates(guess)))
+
+
+def _with_noise(
+    model: BeamModel, layout: Layout, data: Data, judge: Likelihood, u: torch.Tensor, factor: float = 1.0
+) -> torch.Tensor:
+    """The same coordinates with the noise that the residuals ask for, times a factor."""
+    i = layout.index("noise")
+    p = layout.parameters[i]
+    if not p.free:
+        return u
+    r = Posterior(model, layout, data, judge, u).residuals(u) / data.errors
+    scale = max(judge.scale(r[data.valid]), 1e-9 * p.scale)
+    u = u.clone()
+    u[i] = p.coordinate(factor * scale)
+    return u
+
+
+def _bright(m: "BeamMap", level: float) -> np.ndarray:
+    """Samples well above the noise of the border."""
+    excess = np.abs(np.where(m.valid, m.power - level, 0.0))
+    return m.valid & (excess > 0.05 * excess.max())
+
+
+def _centroid(m: "BeamMap", level: float, observation: "Observation") -> np.ndarray:
+    """Where the beam points, (x, y) rad: its centroid, or the mean over a chopped pair's two."""
+    receiver = observation.receiver
+    excess = np.where(m.valid, m.power - level, 0.0)
+    found = []
+    for sign in (1, -1) if receiver.chopped else (1,):
+        weight = np.clip(sign * excess, 0, None)
+        weight = np.where(weight > 0.15 * weight.max(), weight, 0)
+        expected = 0.5 * sign * np.array([receiver.chop_x, receiver.chop_y])
+        where = np.stack([np.where(m.valid, m.x, 0.0), np.where(m.valid, m.y, 0.0)])
+        if weight.sum() > 0:
+            found.append((where @ weight) / weight.sum() - expected)
+    return np.mean(found, axis=0) if found else np.zeros(2)
+
+
+# ---------------------------------------------------------------------------------------- descent
+
+
+class _End(NamedTuple):
+    """Where a descent ended; `distance` is to the minimum, in standard deviations."""
+
+    coordinates: torch.Tensor
+    objective: float
+    distance: float
+    message: str
+
+
+class _Counter:
+    """Evaluations of one order, over all its starts, told to the watcher."""
+
+    def __init__(self, order: int, progress: Callable[[Progress], None] | None) -> None:
+        self.order, self.progress, self.n_eval = order, progress, 0
+
+    def __call__(self, _: int, objective: float) -> None:
+        self.n_eval += 1
+        if self.progress is not None:
+            self.progress(Progress(self.order, self.n_eval, objective, None))
+
+
+def _approach(
+    model: BeamModel,
+    layout: Layout,
+    data: Data,
+    judge: Likelihood,
+    start: torch.Tensor,
+    counter: _Counter,
+) -> _End:
+    """Go down from `start` to somewhere near a minimum.
+
+    Where the noise is fitted it is first held at what the start's residuals ask for: with it free from the
+    beginning, the curvature would change by orders of magnitude on the way. A likelihood that forgives
+    outliers sees it wider still, so that no sample is one: it also forgives a wrong model, and has minima
+    that explain part of the samples and give up the rest (graduated non-convexity, Blake & Zisserman 1987).
+    """
+    if layout.parameters[layout.index("noise")].free:
+        held = layout.held("noise")
+        start = _with_noise(model, layout, data, judge, start, judge.widening)
+        start = _descend(model, held, data, judge, start, counter, _COARSE, 1).coordinates
+        start = _with_noise(model, layout, data, judge, start)
+    return _descend(model, layout, data, judge, start, counter, _COARSE, 1)
+
+
+def _descend(
+    model: BeamModel,
+    layout: Layout,
+    data: Data,
+    judge: Likelihood,
+    start: torch.Tensor,
+    counter: _Counter,
+    gtol: float,
+    rounds: int,
+) -> _End:
+    """Go down from `start`, each round with the information matrix of where the last one ended."""
+    posterior = Posterior(model, layout, data, judge, start)
+    objective = Objective(posterior, start, counter)
+    x = start[posterior.free].cpu().numpy()
+    for _ in range(rounds):
+        information = posterior.information(model.oo(x))
+        found = bfgs(objective, x, information, gtol=gtol)
+        x = found.x
+        distance = math.sqrt(newton_decrement(found.jac, information))
+        if distance < gtol:
+            break
+    return _End(posterior.complete(model.oo(x)), float(found.fun), distance, found.message)
+
+
+# ----------------------------------------------------------------------------------------- result
+
+
+def _message(end: _End) -> str:
+    if end.distance < _CONVERGED:
+        return f"at a minimum to within {end.distance:.1g} standard deviations"
+    return f"stopped {end.distance:.1g} standard deviations from a minimum: {end.message}"
+
+
+def _estimates(layout: Layout, u: np.ndarray, covariance: np.ndarray) -> dict[str, Estimate]:
+    sigma = np.zeros(len(u))
+    sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    values = layout.values(u)
+    return {
+        p.name: Estimate(values[p.name], float(s), p.unit, p.free)
+        for p, s in zip(layout.parameters, sigma, strict=True)
+    }
+
+
+def _aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
+    """Field on the model's own raster, piston and tilt removed."""
+    flat = u.clone()
+    for name in ("z0", "z1", "z2"):
+        flat[model.layout.index(name)] = 0.0
+    with torch.no_grad():
+        amplitude, phase = (t.cpu().numpy() for t in model.aperture(flat))
+    side = len(model.axis)
+    pixel = model.pixel.cpu().numpy()
+
+    def square(values: np.ndarray, outside: float) -> np.ndarray:
+        full = np.full(side * side, outside)
+        full[pixel] = values
+        return full.reshape(side, side)
+
+    x, y = np.meshgrid(model.axis, model.axis)
+    return Aperture(
+        axis=model.axis,
+        phase=square(phase, math.nan),
+        amplitude=square(amplitude / amplitude.max(), 0.0),
+        open=square(model.coverage.cpu().numpy(), 0.0),
+        radius=model.telescope.radius,
+        normal_factor=model.telescope.surface_normal_factor(x, y),
+    )
