@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ooftorch import telescope
+from ooftorch import optics, telescope
 from ooftorch.errors import InputError
 
 # A polar quadrature of the unit disc, exact for all that is projected here.
@@ -380,7 +380,7 @@ def test_a_users_telescope(tmp_path):
     assert scope == telescope.load(file)
     assert scope.name == "my dish"
     assert scope.radius == 5
-    assert scope.optics == telescope.DualReflector(4, 40)
+    assert scope.optics == optics.DualReflector(4, 40)
     assert scope.blockage.legs == telescope.Legs("plus", (0.0,), (0.1,), 3, math.radians(12))
     assert scope.blockage.holes == (telescope.Hole(1, 2, 0.3),)
     assert scope.illumination == telescope.UsualIllumination("pedestal", -10)
