@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BeamMap": "observation",
     "BeamModel": "model",
-    "FitResult": "fit",
+    "FitResult": "result",
     "InputError": "errors",
     "Observation": "observation",
     "OO": "device",

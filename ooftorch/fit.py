@@ -8,7 +8,6 @@ Each descent is BFGS in the coordinates that the information matrix makes round;
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,12 +23,13 @@ from ooftorch.likelihood import Likelihood
 from ooftorch.minimize import Objective, bfgs, newton_decrement
 from ooftorch.model import BeamModel, Layout, MapGeometry, Parameter
 from ooftorch.posterior import Data, Posterior
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 from ooftorch.telescope import Telescope
 
 if TYPE_CHECKING:
     from ooftorch.observation import BeamMap, Observation
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "Progress", "fit"]
+__all__ = ["Progress", "fit"]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: on the way, and at the end.
 _COARSE, _FINE = 0.1, 1e-4
@@ -38,187 +38,6 @@ _CONVERGED = 0.01
 # A long descent leaves the information matrix of its start behind; the last order renews it this often.
 _ROUNDS = 6
 _MAX_RASTER = 2048
-
-
-class Estimate(NamedTuple):
-    """A parameter's value, its standard error (0 where it was held), unit, and whether it was free."""
-
-    value: float
-    sigma: float
-    unit: str
-    free: bool
-
-
-@dataclass(frozen=True)
-class OrderFit:
-    """The fit at one Zernike order.
-
-    Attributes
-    ----------
-    order : int
-    objective : float
-        Negative log-posterior, natural units.
-    chi2_reduced : float
-    n_free, n_eval : int
-        Free parameters; evaluations of value and gradient, all starts included.
-    seconds : float
-    """
-
-    order: int
-    objective: float
-    chi2_reduced: float
-    n_free: int
-    n_eval: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class MapFit:
-    """One map and what the model makes of it.
-
-    Attributes
-    ----------
-    dz : float
-        Focus offset, metres.
-    x, y : ndarray, (n,)
-        Directions, telescope minus source, radians.
-    data, model : ndarray, (n,)
-        Power in the data's units; data is NaN where no sample was taken.
-    noise : float
-        Standard error of a sample: the median of the file's errors, or, where it has none, the scatter
-        from sample to sample.
-    """
-
-    dz: float
-    x: np.ndarray
-    y: np.ndarray
-    data: np.ndarray
-    model: np.ndarray
-    noise: float
-
-    @property
-    def residual(self) -> np.ndarray:
-        """Data minus model, (n,)."""
-        return self.data - self.model
-
-    @property
-    def residual_rms_over_peak(self) -> float:
-        """Rms of the residual over the map's own peak above its baseline."""
-        peak = np.nanmax(np.abs(self.data - np.nanmedian(self.data)))
-        return float(np.sqrt(np.nanmean(self.residual**2)) / peak)
-
-
-@dataclass(frozen=True)
-class Aperture:
-    """The field across the dish.
-
-    Attributes
-    ----------
-    axis : ndarray, (n,)
-        Pixel centres in metres, the same for x and y.
-    phase : ndarray, (n, n)
-        Radians, indexed [y, x], piston and tilt removed; NaN off the dish.
-    amplitude : ndarray, (n, n)
-        Illumination over its peak, blockage included; zero off the dish.
-    open : ndarray, (n, n)
-        Fraction of each pixel that light passes.
-    radius : float
-        Of the dish, metres.
-    normal_factor : ndarray, (n, n) or None
-        Surface error along the normal over half-path error; None where the focal length is not known.
-    """
-
-    axis: np.ndarray
-    phase: np.ndarray
-    amplitude: np.ndarray
-    open: np.ndarray
-    radius: float
-    normal_factor: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit found. Every field is always there.
-
-    Attributes
-    ----------
-    input, telescope, likelihood, illumination, object, date_obs : str
-    wavelength : float
-        Metres.
-    order : int
-        Highest Zernike order.
-    converged : bool
-        Whether the end is a minimum: nearer to it than a hundredth of a standard deviation.
-    message : str
-        Why it ended.
-    objective : float
-        Negative log-posterior at the end, natural units.
-    chi2_reduced : float
-        Squared residuals over noise, per degree of freedom, noise as in `MapFit`; NaN without noise.
-    n_data, n_missing, n_free, n_eval : int
-        Valid samples, samples never observed, free parameters, evaluations of value and gradient.
-    parameters : mapping of str to Estimate
-        Every parameter of the model, in order.
-    covariance : ndarray, (n_free, n_free)
-        Of the free parameters in their units, in the order of `parameters`.
-    maps : tuple of MapFit
-        In the order of dz.
-    orders : tuple of OrderFit
-    aperture : Aperture
-    notes : tuple of str
-        What was assumed on the way, one line each.
-    seconds : float
-    """
-
-    input: str
-    telescope: str
-    likelihood: str
-    illumination: str
-    object: str
-    date_obs: str
-    wavelength: float
-    order: int
-    converged: bool
-    message: str
-    objective: float
-    chi2_reduced: float
-    n_data: int
-    n_missing: int
-    n_free: int
-    n_eval: int
-    parameters: Mapping[str, Estimate]
-    covariance: np.ndarray = field(repr=False)
-    maps: tuple[MapFit, ...] = field(repr=False)
-    orders: tuple[OrderFit, ...] = field(repr=False)
-    aperture: Aperture = field(repr=False)
-    notes: tuple[str, ...]
-    seconds: float
-
-    @property
-    def zernikes(self) -> np.ndarray:
-        """Coefficients z0, z1, ... in radians, (n_terms,)."""
-        return np.array([self.parameters[zernike.name(k)].value for k in range(zernike.n_terms(self.order))])
-
-    @property
-    def free_names(self) -> list[str]:
-        """Names of the free parameters: the rows of `covariance`."""
-        return [name for name, p in self.parameters.items() if p.free]
-
-    @property
-    def phase_rms(self) -> float:
-        """Rms phase over the whole dish, every part weighted alike, piston and tilt removed, radians."""
-        z = self.zernikes
-        return float(np.sqrt(np.sum((z**2 * zernike.mean_square(self.order))[3:])))
-
-    @property
-    def surface_rms(self) -> float:
-        """Rms half-path error, wavelength * phase_rms / (4 pi), metres."""
-        return self.wavelength * self.phase_rms / (4 * math.pi)
-
-    @property
-    def ruze_efficiency(self) -> float:
-        """Loss of on-axis gain by the surface, exp(-phase_rms**2) (Ruze 1966)."""
-        return math.exp(-(self.phase_rms**2))
 
 
 class Progress(NamedTuple):

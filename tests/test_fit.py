@@ -1,0 +1,263 @@
+"""The whole fit: known surfaces recovered, error bars that hold, real maps, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated import altered, observe, phase_error, surface
+
+import ooftorch
+from ooftorch import zernike
+from ooftorch.errors import InputError
+from ooftorch.receiver import Receiver
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent / "data" / "gbt_3mm.fits"
+SHARED = HERE.parent.parent / "shared" / "data"
+SRT = SHARED / "srt_20190426" / "observation.toml"
+PYOOF = SHARED / "pyoof_simulated" / "effelsberg_32GHz.fits"
+
+
+def real(path):
+    return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not part of the project")
+
+
+@pytest.fixture(scope="module")
+def example():
+    return ooftorch.fit(ooftorch.read(EXAMPLE))
+
+
+# ------------------------------------------------------------------------------------ known surfaces
+
+
+def test_the_example_is_recovered_within_its_error_bars(example):
+    truth = json.loads(EXAMPLE.with_name("gbt_3mm_truth.json").read_text())
+    pulls = np.array(
+        [(example.parameters[k].value - v) / example.parameters[k].sigma for k, v in truth.items()]
+    )
+    assert example.converged
+    assert set(truth) == set(example.free_names)
+    assert np.abs(pulls).max() < 4
+    assert 0.5 < np.mean(pulls**2) < 2
+    assert example.chi2_reduced == pytest.approx(1, abs=0.06)
+    # A test that zero would pass says nothing: the surface is large against its errors.
+    assert (
+        max(abs(example.parameters[f"z{k}"].value / example.parameters[f"z{k}"].sigma) for k in range(3, 21))
+        > 100
+    )
+
+
+def test_the_mirrored_observation_has_the_negated_surface(example):
+    mirrored = ooftorch.fit(ooftorch.read(EXAMPLE).mirrored())
+    assert mirrored.objective == pytest.approx(example.objective, rel=1e-9)
+    np.testing.assert_allclose(mirrored.zernikes, -example.zernikes, atol=1e-5)
+    for i in range(3):
+        assert mirrored.parameters[f"gain_{i}"].value == pytest.approx(
+            example.parameters[f"gain_{2 - i}"].value
+        )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_radians_rms_are_recovered(seed):
+    z = surface(5, 2.0, seed)
+    result = ooftorch.fit(observe(z, samples=25, reach=6, noise=1 / 300, seed=seed), order=5, n=96)
+    assert result.converged
+    assert phase_error(result, z) < 0.05
+
+
+def test_error_bars_hold():
+    """Pulls of many fits scatter by one; with the errors halved on purpose the same check fails."""
+
+    def spread(scale):
+        pulls = []
+        for seed in range(30):
+            z = surface(2, 0.6, 7)
+            seen = observe(z, noise=0.01, seed=seed)
+            seen = altered(seen, lambda m, i: replace(m, sigma=scale * m.sigma))
+            result = ooftorch.fit(seen, order=2, n=96, fixed={"sigma": 0.7195})
+            estimates = [result.parameters[f"z{k}"] for k in range(1, 6)]
+            pulls += [(e.value - t) / e.sigma for e, t in zip(estimates, z, strict=True)]
+        return np.std(pulls)
+
+    assert spread(1.0) == pytest.approx(1, abs=0.17)
+    assert spread(0.5) != pytest.approx(1, abs=0.17)
+
+
+def test_unknown_noise_is_estimated():
+    z = surface(3, 0.8, 1)
+    known = ooftorch.fit(observe(z, noise=0.01), order=3, n=96)
+    unknown = ooftorch.fit(observe(z, noise=0.01, errors=False), order=3, n=96)
+    sigma = float(observe(z, noise=0.01).maps[0].sigma[0])
+    assert unknown.parameters["noise"].value == pytest.approx(sigma, rel=0.08)
+    assert unknown.maps[0].noise == pytest.approx(sigma, rel=0.25)
+    assert not known.parameters["noise"].free
+    for k in range(1, 10):
+        a, b = known.parameters[f"z{k}"], unknown.parameters[f"z{k}"]
+        assert a.value == pytest.approx(b.value, abs=0.3 * a.sigma)
+        assert a.sigma == pytest.approx(b.sigma, rel=0.1)
+
+
+def test_errors_that_are_all_one_are_no_errors():
+    seen = altered(observe(surface(2, 0.5, 3)), lambda m, i: replace(m, sigma=np.ones_like(m.power)))
+    assert ooftorch.fit(seen, order=2, n=96).parameters["noise"].free
+
+
+def test_glitches_do_not_move_a_cauchy_fit():
+    z = surface(3, 0.8, 5)
+    rng = np.random.default_rng(1)
+
+    def struck(m, i):
+        hit = rng.random(m.power.size) < 0.05
+        return replace(m, power=m.power + hit * rng.uniform(0, 0.5, m.power.size))
+
+    seen = altered(observe(z, noise=0.003), struck)
+    cauchy = phase_error(ooftorch.fit(seen, order=3, n=96, likelihood="cauchy"), z)
+    gaussian = phase_error(ooftorch.fit(seen, order=3, n=96), z)
+    assert cauchy < 0.02 < gaussian
+
+
+def test_missing_samples_are_counted_and_change_little():
+    z = surface(3, 0.8, 2)
+    rng = np.random.default_rng(0)
+    whole = observe(z)
+    holes = altered(
+        whole, lambda m, i: replace(m, power=np.where(rng.random(m.power.size) < 0.2, np.nan, m.power))
+    )
+    a, b = ooftorch.fit(whole, order=3, n=96), ooftorch.fit(holes, order=3, n=96)
+    assert b.n_missing == sum(m.n_missing for m in holes.maps) > 100
+    assert b.n_data == a.n_data - b.n_missing
+    assert phase_error(b, z) < 0.01
+    assert np.isnan(b.maps[0].data).sum() == holes.maps[0].n_missing
+    assert np.isfinite(b.maps[0].model).all()
+
+
+def test_each_map_has_its_own_samples():
+    """Two maps, one of them scattered and shorter: nothing assumes three maps or one raster."""
+    z = surface(2, 0.6, 4)
+    rng = np.random.default_rng(5)
+
+    def scattered(m, i):
+        if i == 0:
+            return m
+        keep = rng.permutation(m.power.size)[:200]
+        return replace(m, x=m.x[keep], y=m.y[keep], power=m.power[keep], sigma=m.sigma[keep], valid=None)
+
+    seen = altered(observe(z, dz=(0.0, 0.06)), scattered)
+    assert phase_error(ooftorch.fit(seen, order=2, n=96), z) < 0.02
+
+
+def test_a_chopped_pair():
+    beam = 1.1e-3 / 5.6
+    z = surface(3, 0.5, 6)
+    seen = observe(
+        z, receiver=Receiver(chop_x=-4 * beam, gain_ratio=1.0), samples=25, reach=6, gain_ratio=0.93
+    )
+    result = ooftorch.fit(seen, order=3, n=96)
+    assert phase_error(result, z) < 0.01
+    ratio = result.parameters["gain_ratio"]
+    assert ratio.value == pytest.approx(0.93, abs=4 * ratio.sigma)
+
+
+def test_pointing_drift_is_fitted_when_asked():
+    z = surface(2, 0.6, 8)
+    beam = 1.1e-3 / 5.6
+    drift = {"dx_0": 0.2 * beam, "dy_2": -0.15 * beam}
+    seen = observe(z, **drift)
+    result = ooftorch.fit(seen, order=2, n=96, free=["dx", "dy"])
+    shifts = np.array([[result.parameters[f"d{a}_{i}"].value for i in range(3)] for a in "xy"]) / beam
+    shifts -= shifts.mean(axis=1, keepdims=True)  # the common part is z1 and z2
+    np.testing.assert_allclose(shifts, [[0.4 / 3, -0.2 / 3, -0.2 / 3], [0.05, 0.05, -0.1]], atol=0.01)
+    assert phase_error(result, z) < 0.01
+    assert result.chi2_reduced < 1.2 < 5 < ooftorch.fit(seen, order=2, n=96).chi2_reduced
+
+
+# ---------------------------------------------------------------------------------------- real maps
+
+
+@real(SRT)
+def test_the_sardinia_telescope():
+    """Dominated by y coma; both mirrors find the one optimum (plain BFGS from zero misses it on one)."""
+    observation = ooftorch.read(SRT)
+    a = ooftorch.fit(observation, order=5, likelihood="cauchy")
+    b = ooftorch.fit(observation.mirrored(), order=5, likelihood="cauchy")
+    assert a.converged
+    assert b.converged
+    assert a.parameters["z7"].value == pytest.approx(1.8, abs=0.3)
+    assert a.parameters["z4"].value == pytest.approx(1.2, abs=0.3)
+    assert np.argmax(np.abs(a.zernikes)) == 7
+    assert b.objective == pytest.approx(a.objective, rel=1e-9)
+    np.testing.assert_allclose(b.zernikes, -a.zernikes, atol=1e-4)
+    assert max(m.residual_rms_over_peak for m in a.maps) < 0.06
+
+
+@real(PYOOF)
+def test_a_pyoof_simulation():
+    truth = json.loads(PYOOF.with_name("truth.json").read_text())
+    z = np.zeros(zernike.n_terms(5))
+    for key, k in truth["K_waves"].items():
+        z[zernike.index(*map(int, key.split(",")))] = -2 * np.pi * k
+    result = ooftorch.fit(ooftorch.read(PYOOF), order=5, illumination="pedestal")
+    assert result.converged
+    assert phase_error(result, z[1:]) < 0.003
+    assert result.parameters["taper_db"].value == pytest.approx(truth["taper_db"], abs=0.05)
+    assert result.parameters["q"].value == pytest.approx(truth["q"], abs=0.02)
+    assert result.parameters["noise"].value == pytest.approx(truth["noise_std"], rel=0.05)
+
+
+# ------------------------------------------------------------------------------------- the interface
+
+
+def test_the_result_is_whole(example):
+    assert len(example.free_names) == example.n_free == len(example.covariance)
+    sigmas = [example.parameters[name].sigma for name in example.free_names]
+    np.testing.assert_allclose(np.sqrt(np.diag(example.covariance)), sigmas)
+    assert [o.order for o in example.orders] == [1, 2, 3, 4, 5]
+    assert sum(o.n_eval for o in example.orders) == example.n_eval
+    assert all(b.objective < a.objective for a, b in zip(example.orders, example.orders[1:], strict=False))
+    phase, weight = example.aperture.phase, example.aperture.open
+    inside = weight == 1
+    assert np.isnan(phase[weight == 0]).all()
+    # Piston and tilt are out of the picture, and the closed form of the rms is the picture's own.
+    assert np.std(phase[inside]) == pytest.approx(example.phase_rms, rel=0.03)
+    assert example.surface_rms == pytest.approx(example.wavelength * example.phase_rms / (4 * np.pi))
+    assert example.ruze_efficiency == pytest.approx(np.exp(-(example.phase_rms**2)))
+
+
+def test_progress_tells_every_evaluation():
+    steps = []
+    result = ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, progress=steps.append)
+    assert sum(s.finished is None for s in steps) == result.n_eval
+    assert tuple(s.finished for s in steps if s.finished) == result.orders
+
+
+def test_held_parameters_stay():
+    fixed = {"z4": 0.1, "sigma": 0.7}
+    result = ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, fixed=fixed)
+    assert fixed == {"z4": 0.1, "sigma": 0.7}
+    for name, value in fixed.items():
+        assert result.parameters[name] == (pytest.approx(value), 0.0, result.parameters[name].unit, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"order": 60}, "order 60 has 1890 coefficients, but the maps have only 867 valid samples"),
+        ({}, {"order": 0}, "order 0; the lowest"),
+        ({"telescope": None}, {}, "does not name its telescope"),
+        ({"telescope": "sarda"}, {}, "no telescope is named 'sarda'"),
+        ({}, {"likelihood": "cauchi"}, "unknown likelihood 'cauchi'; known are cauchy, gaussian"),
+        ({}, {"illumination": "flat"}, "unknown illumination 'flat'"),
+        ({}, {"device": "abacus"}, "unknown device 'abacus'"),
+        ({}, {"free": ["x00"]}, "no parameter 'x00'; did you mean x0"),
+        ({}, {"fixed": {"sigma": -1.0}}, "sigma is positive by nature"),
+        ({"wavelength": 0.0}, {}, "wavelength"),
+        ({"wavelength": 1e-6}, {}, "check the map's units, the frequency and the telescope"),
+    ],
+)
+def test_refusals(change, options, message):
+    seen = replace(observe(surface(2, 0.5, 1)), **change)
+    with pytest.raises(InputError, match=message) as caught:
+        ooftorch.fit(seen, **{"order": 2, **options})
+    assert "\n" not in str(caught.value)
