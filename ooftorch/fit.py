@@ -194,7 +194,7 @@ def fit(
         parameters=_estimates(layout, u.cpu().numpy(), covariance),
         covariance=covariance,
         maps=tuple(
-            MapFit(m.dz, m.x, m.y, np.where(m.valid, m.power, np.nan), s, noise)
+            MapFit(m.dz, m.x, m.y, m.power, np.where(_placed(m), s, np.nan), noise)
             for m, s, noise in zip(observation.maps, samples, noises, strict=True)
         ),
         orders=tuple(orders),
@@ -219,9 +219,15 @@ def _telescope(observation: "Observation", given: Telescope | str | Path | None)
     return telescopes.load(name)
 
 
+def _placed(m: "BeamMap") -> np.ndarray:
+    """Samples whose position can be used: a sample that was never observed may have none, or nonsense."""
+    reach = np.max(np.abs((m.x[m.valid], m.y[m.valid])))
+    return m.valid | ((np.abs(m.x) <= reach) & (np.abs(m.y) <= reach))
+
+
 def _directions(m: "BeamMap") -> tuple[np.ndarray, np.ndarray]:
-    # A sample that was never observed may have no position either; any will do.
-    return np.where(m.valid, m.x, 0.0), np.where(m.valid, m.y, 0.0)
+    placed = _placed(m)
+    return np.where(placed, m.x, 0.0), np.where(placed, m.y, 0.0)
 
 
 def _raster(observation: "Observation", scope: Telescope, oversample: float) -> int:

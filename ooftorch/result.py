@@ -44,7 +44,7 @@ class OrderFit:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapFit:
     """One map and what the model makes of it.
 
@@ -55,7 +55,8 @@ class MapFit:
     x, y : ndarray, (n,)
         Directions, telescope minus source, radians.
     data, model : ndarray, (n,)
-        Power in the data's units; data is NaN where no sample was taken.
+        Power in the data's units; data is NaN where no sample was taken, the model where the file does not
+        even say where it would have been.
     noise : float
         Standard error of a sample: the median of the file's errors, or, where it has none, the scatter
         from sample to sample.
@@ -80,7 +81,7 @@ class MapFit:
         return float(np.sqrt(np.nanmean(self.residual**2)) / peak)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Aperture:
     """The field across the dish.
 
@@ -108,7 +109,7 @@ class Aperture:
     normal_factor: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """What a fit found. Every field is always there.
 
@@ -189,5 +190,5 @@ class FitResult:
 
     @property
     def ruze_efficiency(self) -> float:
-        """Loss of on-axis gain by the surface, exp(-phase_rms**2) (Ruze 1966)."""
+        """What the surface leaves of the on-axis gain, exp(-phase_rms**2) (Ruze 1966)."""
         return math.exp(-(self.phase_rms**2))

@@ -45,6 +45,10 @@ def read(path: str | os.PathLike[str]) -> Observation:
 
 def _read_fits(path: Path) -> Observation:
     hdus = open_fits(path)
+    if "OOFFIT" in hdus[0].header:
+        raise InputError(
+            f"{path} is the result of a fit; give the beam maps, or draw it with `ooftorch plot`"
+        )
     named = [(number, hdu, set(column_names(hdu))) for number, hdu in enumerate(hdus)]
     for layout, reader in ((oof.COLUMNS, oof.read_oof), (pyoof.COLUMNS, pyoof.read_pyoof)):
         # One column is enough to know the layout; the reader says which are missing.

@@ -1,5 +1,6 @@
 """What the FITS readers share: opening a file whole, header numbers, focus offsets, wavelength."""
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "column",
     "column_names",
     "description",
+    "exact_card",
     "focus_offsets",
     "header_number",
     "header_text",
@@ -77,6 +79,17 @@ def open_fits(path: Path) -> list[Any]:
     if problem is not None:
         raise InputError(f"{path}: truncated or damaged FITS file ({problem.splitlines()[0]}); copy it again")
     return loaded
+
+
+def exact_card(key: str, value: float, comment: str) -> fits.Card:
+    """Header card with every digit of `value`: astropy by itself cuts what exceeds 20 characters.
+
+    FITS has no number for what is not finite; it becomes a text.
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        return fits.Card(key, repr(value), comment)
+    return fits.Card.fromstring(f"{key:<8}= {repr(value).upper():>20} / {comment}")
 
 
 def header_number(header: fits.Header, key: str, where: str) -> float | None:

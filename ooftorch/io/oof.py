@@ -20,6 +20,7 @@ from ooftorch.io.fitsfile import (
     column,
     column_names,
     description,
+    exact_card,
     focus_offsets,
     header_number,
     header_text,
@@ -143,7 +144,7 @@ def write(observation: Observation, path: str | os.PathLike[str], overwrite: boo
         if beam_map.time is not None:
             columns.append(fits.Column("TIME", "D", array=beam_map.time))
         table = fits.BinTableHDU.from_columns(columns)
-        table.header.append(_card("DZ", beam_map.dz, "[m] positive away from the primary"))
+        table.header.append(exact_card("DZ", beam_map.dz, "[m] positive away from the primary"))
         hdus.append(table)
     with whole_file(path, overwrite) as partial:
         hdus.writeto(partial)
@@ -215,30 +216,25 @@ def _fill_primary(header: fits.Header, observation: Observation) -> None:
     receiver = observation.receiver
     if observation.telescope is not None:
         header["TELESC"] = _TELESC.get(observation.telescope, observation.telescope)
-    header.append(_card("FREQ", observation.frequency, "[Hz]"))
+    header.append(exact_card("FREQ", observation.frequency, "[Hz]"))
     if observation.object:
         header["OBJECT"] = observation.object
     if observation.date_obs:
         header["DATE-OBS"] = observation.date_obs
     if observation.mean_el_deg is not None:
-        header.append(_card("MEANEL", observation.mean_el_deg, "[deg]"))
+        header.append(exact_card("MEANEL", observation.mean_el_deg, "[deg]"))
     for key, (attribute, comment) in _RECEIVER_KEYS.items():
-        header.append(_card(key, getattr(receiver, attribute), comment))
+        header.append(exact_card(key, getattr(receiver, attribute), comment))
     if observation.illumination is not None:
         header["ILLUM"] = observation.illumination
     if observation.telescope in ("gbt", "gbt90") or observation.illumination == "tophat":
         header["RECV"] = _original_recv(observation)
     if header.get("RECV") in ("qunbal", "Ka"):
-        header.append(_card("CHOPTHR", abs(receiver.chop_x) / _ARCSEC, "[arcsec]"))
+        header.append(exact_card("CHOPTHR", abs(receiver.chop_x) / _ARCSEC, "[arcsec]"))
     if receiver.disc_radius > 0:
-        header.append(_card("OBJRADS", receiver.disc_radius, "[rad]"))
+        header.append(exact_card("OBJRADS", receiver.disc_radius, "[rad]"))
     for note in observation.notes:
         header.add_history(note)
-
-
-def _card(key: str, value: float, comment: str) -> fits.Card:
-    """Header card with every digit of `value`: astropy by itself cuts what exceeds 20 characters."""
-    return fits.Card.fromstring(f"{key:<8}= {repr(float(value)).upper():>20} / {comment}")
 
 
 def _original_recv(observation: Observation) -> str:
