@@ -1,0 +1,255 @@
+"""The command line: parse, call the library once, write.
+
+Exit status: 0 done, 1 the fit did not converge (results are written), 2 the input cannot be used, 130
+interrupted. With the last two nothing is written.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ooftorch import __version__
+from ooftorch.errors import InputError
+
+if TYPE_CHECKING:
+    from ooftorch.fit import Progress
+
+__all__ = ["main"]
+
+_PRODUCTS = ("summary.json", "fit.fits", "aperture.png", "beams.png")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ooftorch")
+def commands() -> None:
+    """Out-of-focus holography: from beam maps of a bright source to the shape of the dish."""
+
+
+@commands.command()
+@click.argument("obs")
+@click.option("--telescope", metavar="NAME|FILE.toml", help="Telescope; by default the one the file names.")
+@click.option("--order", default=5, show_default=True, help="Highest Zernike order.")
+@click.option(
+    "--likelihood", default="gaussian", show_default=True, help="gaussian, or cauchy to forgive glitches."
+)
+@click.option("--illumination", help="gaussian, pedestal, squashed or tophat; default: as the receiver asks.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--free", multiple=True, metavar="NAME", help="Free one more parameter: x0, y0, dz, dx, ... (repeatable)."
+)
+@click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Hold a parameter at a value (repeatable).")
+@click.option("--out", metavar="DIR", help="Directory for the results; by default OBS-oof-001, -002, ...")
+@click.option("--overwrite", is_flag=True, help="Replace the results in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the report.")
+def fit(
+    obs: str,
+    telescope: str | None,
+    order: int,
+    likelihood: str,
+    illumination: str | None,
+    device: str,
+    free: tuple[str, ...],
+    fix: tuple[str, ...],
+    out: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Fit the surface to the beam maps in OBS (FITS, or an observation .toml)."""
+    begin = time.perf_counter()
+    from ooftorch import io
+    from ooftorch.fit import fit as run
+    from ooftorch.report import report, summary
+
+    if out is not None:
+        _check_target(Path(out), overwrite)  # now, and not only after a long fit
+    held = dict(_assignment(text) for text in fix)
+    observation = io.read(obs)
+    read = time.perf_counter()
+    with _watcher(order, quiet=as_json) as progress:
+        result = run(
+            observation,
+            telescope,
+            order=order,
+            likelihood=likelihood,
+            illumination=illumination,
+            device=device,
+            free=free,
+            fixed=held,
+            progress=progress,
+        )
+    fitted = time.perf_counter()
+    target = _new_directory(obs) if out is None else Path(out)
+    with _directory(target, overwrite) as directory:
+        from ooftorch import plot
+        from ooftorch.io.fitfile import write_fit
+
+        write_fit(result, directory / "fit.fits")
+        plot.save(plot.plot_aperture(result), directory / "aperture.png")
+        plot.save(plot.plot_beams(result), directory / "beams.png")
+        end = time.perf_counter()
+        seconds = {"read": read - begin, "fit": fitted - read, "write": end - fitted, "total": end - begin}
+        text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
+        (directory / "summary.json").write_text(text + "\n")
+    click.echo(
+        text
+        if as_json
+        else f"\n{report(result, orders=False)}\n\nwritten to {target}/: {', '.join(_PRODUCTS)}"
+    )
+    return 0 if result.converged else 1
+
+
+@commands.command()
+@click.argument("obs")
+def info(obs: str) -> None:
+    """Say what OBS holds, as it is understood."""
+    from ooftorch import describe, io
+
+    click.echo(describe.describe_observation(io.read(obs)))
+
+
+@commands.command()
+@click.argument("fit")
+@click.option("--what", type=click.Choice(["aperture", "beams"]), default="aperture", show_default=True)
+@click.option(
+    "--out", metavar="FILE", help="Picture to write (.png, .pdf, .svg); by default aperture.png or beams.png."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
+def plot(fit: str, what: str, out: str | None, overwrite: bool) -> None:
+    """Draw the result in FIT (a directory that `fit` made, or its fit.fits)."""
+    from ooftorch import plot as plots
+    from ooftorch.io.fitfile import read_fit
+
+    target = Path(out or f"{what}.png")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists; give another --out, or --overwrite")
+    source = Path(fit)
+    result = read_fit(source / "fit.fits" if source.is_dir() else source)
+    figure = plots.plot_aperture(result) if what == "aperture" else plots.plot_beams(result)
+    plots.save(figure, target, overwrite=overwrite)
+    click.echo(f"written to {target}")
+
+
+@commands.command()
+@click.argument("name", required=False)
+def telescopes(name: str | None) -> None:
+    """List the telescopes, or say what is known about one (NAME, or a TOML file)."""
+    from ooftorch import describe, telescope
+
+    if name is not None:
+        click.echo(describe.describe_telescope(telescope.load(name)))
+        return
+    for known in telescope.names():
+        click.echo(f"{known:12s} {telescope.load(known).description}")
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        if not (name and equals):
+            raise ValueError
+        if not math.isfinite(number := float(value)):
+            raise ValueError
+        return name, number
+    except ValueError:
+        raise InputError(f"--fix {text!r}; expected NAME=VALUE, such as --fix sigma=0.6") from None
+
+
+def _new_directory(obs: str) -> Path:
+    """First OBS-oof-NNN that is not there yet, in the current directory."""
+    number = 1
+    while (path := Path(f"{Path(obs).stem}-oof-{number:03d}")).exists():
+        number += 1
+    return path
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a directory for the results that is none, or holds something already."""
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; give a directory as --out")
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} exists and is not empty; give another --out, or --overwrite")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: no such directory; make it first, or give another --out")
+
+
+@contextmanager
+def _directory(target: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a scratch directory; its files appear in `target`, all of them, when the block ends well."""
+    _check_target(target, overwrite)
+    there = target.is_dir()
+    # Where a rename never has to cross file systems.
+    scratch = (target if there else target.parent) / f".{target.name}.{os.getpid()}.part"
+    try:
+        scratch.mkdir()
+        yield scratch
+        if there:
+            for file in scratch.iterdir():
+                file.replace(target / file.name)
+        else:
+            scratch.rename(target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _watcher(order: int, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """Yield a progress callback: a row per order, and a bar while a person is watching."""
+    from tqdm import tqdm
+
+    from ooftorch.report import order_header, order_line
+
+    bar = tqdm(
+        total=order,
+        disable=None if not quiet else True,  # None: no bar unless the terminal is one
+        miniters=0,  # drawn again after evaluations, and not after orders alone
+        leave=False,
+        bar_format="order {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}",
+    )
+
+    def progress(step: "Progress") -> None:
+        if step.finished is None:
+            bar.set_postfix_str(f"{step.n_eval} evaluations, objective {step.objective:.6g}", refresh=False)
+            bar.update(0)
+            return
+        bar.update(1)
+        if not quiet:
+            if step.order == 1:
+                tqdm.write(order_header(), file=sys.stdout)
+            tqdm.write(order_line(step.finished), file=sys.stdout)
+
+    with bar:
+        yield progress
+
+
+def main() -> None:
+    """Entry point of the `ooftorch` command."""
+    try:
+        arguments = sys.argv[1:] or ["--help"]
+        sys.exit(commands.main(arguments, prog_name="ooftorch", standalone_mode=False) or 0)
+    except InputError as error:
+        message = str(error)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ooftorch"
+        message = f"{error.format_message()} See {command} --help."
+    except OSError as error:  # of a path that not even a look at it is possible
+        message = f"{error.filename}: {error.strerror}; give another path"
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("ooftorch: interrupted; nothing was written", err=True)
+        sys.exit(130)
+    click.echo(f"ooftorch: {message}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
