@@ -279,12 +279,16 @@ def _levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
 
 
 def _map_noise(m: "BeamMap") -> float:
-    """Standard error of a sample: the file's, or the scatter of each sample about its two neighbours."""
+    """Standard error of a sample: the file's, or the scatter from sample to sample away from the beam.
+
+    Fourth differences along the scan: a beam sampled a few times over its width hardly shows in them.
+    """
     if m.sigma is not None:
         return float(np.median(m.sigma[m.valid]))
-    p = m.power[m.valid]
-    second = p[:-2] - 2 * p[1:-1] + p[2:]
-    return float(1.4826 * np.median(np.abs(second - np.median(second))) / math.sqrt(6))
+    x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
+    r = np.hypot(x - np.median(x), y - np.median(y))[2:-2]
+    differences = np.convolve(power, (1, -4, 6, -4, 1), mode="valid")[r >= np.median(r)]
+    return float(1.4826 * np.median(np.abs(differences)) / math.sqrt(70))
 
 
 # ------------------------------------------------------------------------------------------ start
