@@ -69,10 +69,9 @@ def fit(
     from ooftorch.fit import fit as run
     from ooftorch.report import report, summary
 
-    if out is not None:
-        _check_target(Path(out), overwrite)  # now, and not only after a long fit
     held = dict(_assignment(text) for text in fix)
     observation = io.read(obs)
+    _check_target(_new_directory(obs) if out is None else Path(out), overwrite)  # before a long fit, too
     read = time.perf_counter()
     with _watcher(order, quiet=as_json) as progress:
         result = run(
@@ -99,7 +98,7 @@ def fit(
         seconds = {"read": read - begin, "fit": fitted - read, "write": end - fitted, "total": end - begin}
         text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
         (directory / "summary.json").write_text(text + "\n")
-    click.echo(
+    _say(
         text
         if as_json
         else f"\n{report(result, orders=False)}\n\nwritten to {target}/: {', '.join(_PRODUCTS)}"
@@ -113,7 +112,7 @@ def info(obs: str) -> None:
     """Say what OBS holds, as it is understood."""
     from ooftorch import describe, io
 
-    click.echo(describe.describe_observation(io.read(obs)))
+    _say(describe.describe_observation(io.read(obs)))
 
 
 @commands.command()
@@ -135,7 +134,7 @@ def plot(fit: str, what: str, out: str | None, overwrite: bool) -> None:
     result = read_fit(source / "fit.fits" if source.is_dir() else source)
     figure = plots.plot_aperture(result) if what == "aperture" else plots.plot_beams(result)
     plots.save(figure, target, overwrite=overwrite)
-    click.echo(f"written to {target}")
+    _say(f"written to {target}")
 
 
 @commands.command()
@@ -145,10 +144,10 @@ def telescopes(name: str | None) -> None:
     from ooftorch import describe, telescope
 
     if name is not None:
-        click.echo(describe.describe_telescope(telescope.load(name)))
+        _say(describe.describe_telescope(telescope.load(name)))
         return
     for known in telescope.names():
-        click.echo(f"{known:12s} {telescope.load(known).description}")
+        _say(f"{known:12s} {telescope.load(known).description}")
 
 
 def _assignment(text: str) -> tuple[str, float]:
@@ -171,14 +170,24 @@ def _new_directory(obs: str) -> Path:
     return path
 
 
+def _say(text: str) -> None:
+    """Print a line; where nobody reads any more (`| head`), go on without: the results still count."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a directory for the results that is none, or holds something already."""
+    """Refuse a directory for the results that is none, holds something already, or cannot be written."""
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; give a directory as --out")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target} exists and is not empty; give another --out, or --overwrite")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such directory; make it first, or give another --out")
+    if not os.access(target if target.is_dir() else target.parent, os.W_OK):
+        raise InputError(f"{target} cannot be written; give another --out")
 
 
 @contextmanager
@@ -224,9 +233,10 @@ def _watcher(order: int, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
             return
         bar.update(1)
         if not quiet:
-            if step.order == 1:
-                tqdm.write(order_header(), file=sys.stdout)
-            tqdm.write(order_line(step.finished), file=sys.stdout)
+            with tqdm.external_write_mode(file=sys.stdout):
+                if step.order == 1:
+                    _say(order_header())
+                _say(order_line(step.finished))
 
     with bar:
         yield progress

@@ -7,11 +7,18 @@ import numpy as np
 from ooftorch import telescope as telescopes
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics import DualReflector, OffsetGregorian, PrimeFocus, Shaped
 from ooftorch.telescope import Blockage, Telescope
 
 __all__ = ["describe_observation", "describe_telescope"]
 
 _ARCSEC = math.degrees(1) * 3600
+_OPTICS = {
+    PrimeFocus: "prime focus",
+    DualReflector: "Cassegrain or Gregorian",
+    OffsetGregorian: "offset Gregorian",
+    Shaped: "shaped",
+}
 
 
 def describe_observation(observation: Observation) -> str:
@@ -83,7 +90,7 @@ def describe_telescope(scope: Telescope) -> str:
             f"{scope.name}: {scope.description}",
             f"  numbers from   {scope.source}",
             f"  radius         {r:g} m, primary focal length {focal}",
-            f"  optics         {type(scope.optics).__name__}",
+            f"  optics         {_OPTICS[type(scope.optics)]}",
             f"  blockage       {_blockage(scope.blockage)}",
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
             f"  illumination   {usual.model}{taper}{stop}",

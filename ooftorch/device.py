@@ -33,6 +33,9 @@ class OO:
     def __init__(self, device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        # By name first: torch knows more devices than a model can live on.
+        if str(device).partition(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
         try:
             self.device = torch.device(device)
         except RuntimeError:

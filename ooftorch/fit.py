@@ -75,8 +75,8 @@ def fit(
         Highest Zernike order; orders 1 to this one are fitted in turn.
     likelihood : {"gaussian", "cauchy"}
     illumination : str, optional
-        "gaussian", "pedestal", "squashed" or "tophat"; by default what the receiver asks for, else
-        "gaussian".
+        "gaussian", "pedestal", "squashed" or "tophat"; by default what the receiver asks for, else the
+        telescope's usual one.
     device : {"auto", "cpu", "cuda"}
     free : iterable of str
         Parameters to free beyond the default ones: "x0", "y0", "q", "dz", "dx" (one per map), ...
@@ -102,7 +102,7 @@ def fit(
     scope = _telescope(observation, telescope)
     judge = likelihoods.likelihood(likelihood)
     if illumination is None:
-        illumination = observation.illumination or "gaussian"
+        illumination = observation.illumination or scope.illumination.model
     oo = OO(device)
     n_data = sum(m.n_valid for m in observation.maps)
     if zernike.n_terms(max(order, 1)) > n_data:
@@ -123,7 +123,7 @@ def fit(
         oversample=oversample,
         oo=oo,
     )
-    data, known_errors = _data(observation.maps, oo)
+    data, known_errors, doubts = _data(observation.maps, oo)
     layout = model.layout.added(_noise(known_errors, judge, peak)).freed(free).fixed(fixed or {})
     if len(layout.free) >= n_data:
         raise InputError(
@@ -131,17 +131,6 @@ def fit(
             "choose a lower order"
         )
     model.adopt(layout)
-
-    noises = [_map_noise(m) for m in observation.maps]
-    sigma = np.concatenate([np.full(m.x.size, s) for m, s in zip(observation.maps, noises, strict=True)])
-    if known_errors:
-        sigma = data.errors.cpu().numpy()
-
-    def chi2_reduced(u: torch.Tensor, n_free: int) -> float:
-        r = Posterior(model, layout, data, judge, u).residuals(u).cpu().numpy()
-        if not (sigma > 0).all():
-            return math.nan
-        return float(np.sum((r / sigma) ** 2) / (n_data - n_free))
 
     start = _start(model, layout, observation, data, judge, baselines)
     u = start
@@ -156,10 +145,15 @@ def fit(
         if step == order:
             best = _descend(model, stage, data, judge, best.coordinates, counter, _FINE, _ROUNDS)
         u = best.coordinates
+        residual = Posterior(model, layout, data, judge, u).residuals(u).cpu().numpy()
+        noises = [
+            _map_noise(m, r, known_errors)
+            for m, r in zip(observation.maps, model.split(residual), strict=True)
+        ]
         done = OrderFit(
             step,
             best.objective,
-            chi2_reduced(u, len(stage.free)),
+            _chi2(observation.maps, residual, noises, known_errors) / (n_data - len(stage.free)),
             len(stage.free),
             counter.n_eval,
             time.perf_counter() - began,
@@ -172,8 +166,14 @@ def fit(
     x = u[posterior.free]
     slopes = layout.slopes(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(x) * np.outer(slopes, slopes)
+    estimates = _estimates(layout, u.cpu().numpy(), covariance)
     with torch.no_grad():
         samples = model.split(model(u).cpu().numpy())
+    offsets = [estimates[f"offset_{i}"].value for i in range(len(observation.maps))]
+    maps = [
+        MapFit(m.dz, m.x, m.y, m.power, np.where(_placed(m), beam, np.nan), noise, offset)
+        for m, beam, noise, offset in zip(observation.maps, samples, noises, offsets, strict=True)
+    ]
     return FitResult(
         input=observation.source,
         telescope=scope.name,
@@ -191,15 +191,12 @@ def fit(
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in orders),
-        parameters=_estimates(layout, u.cpu().numpy(), covariance),
+        parameters=estimates,
         covariance=covariance,
-        maps=tuple(
-            MapFit(m.dz, m.x, m.y, m.power, np.where(_placed(m), s, np.nan), noise)
-            for m, s, noise in zip(observation.maps, samples, noises, strict=True)
-        ),
+        maps=tuple(maps),
         orders=tuple(orders),
         aperture=_aperture(model, u),
-        notes=observation.notes,
+        notes=(*observation.notes, *doubts),
         seconds=time.perf_counter() - begin,
     )
 
@@ -244,17 +241,19 @@ def _raster(observation: "Observation", scope: Telescope, oversample: float) -> 
     return max(256, 2 * math.ceil(needed / 2))
 
 
-def _data(maps: "tuple[BeamMap, ...]", oo: OO) -> tuple[Data, bool]:
-    """Samples as tensors, and whether their errors are known."""
+def _data(maps: "tuple[BeamMap, ...]", oo: OO) -> tuple[Data, bool, list[str]]:
+    """Samples as tensors, whether their errors are known, and what there is to say about that."""
     valid = np.concatenate([m.valid for m in maps])
     power = np.concatenate([np.where(m.valid, m.power, 0.0) for m in maps])
-    errors = np.ones_like(power)
     given = [np.where(m.valid, m.sigma, 1.0) for m in maps if m.sigma is not None]
-    # A column of ones is what writers put where they know nothing.
-    known = len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
-    if known:
-        errors = np.concatenate(given)
-    return Data(oo(power), oo(errors), oo(valid)), known
+    notes = []
+    if given and all((sigma == 1).all() for sigma in given):
+        notes.append("errors of 1 throughout are a writer's placeholder: noise estimated from the data")
+    elif 0 < len(given) < len(maps):
+        notes.append(f"errors given for only {len(given)} of {len(maps)} maps: noise estimated for all")
+    known = len(given) == len(maps) and not notes
+    errors = np.concatenate(given) if known else np.ones_like(power)
+    return Data(oo(power), oo(errors), oo(valid)), known, notes
 
 
 def _noise(known_errors: bool, judge: Likelihood, peak: float) -> Parameter:
@@ -278,17 +277,34 @@ def _levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
     return peak, baselines
 
 
-def _map_noise(m: "BeamMap") -> float:
+def _map_noise(m: "BeamMap", residual: np.ndarray, known_errors: bool) -> float:
     """Standard error of a sample: the file's, or the scatter from sample to sample away from the beam.
 
-    Fourth differences along the scan: a beam sampled a few times over its width hardly shows in them.
+    Fourth differences along the scan: a beam sampled a few times over its width hardly shows in them. Where
+    neighbours in the file are none on the sky they do show it, and the residuals scatter less.
     """
-    if m.sigma is not None:
+    if known_errors and m.sigma is not None:
         return float(np.median(m.sigma[m.valid]))
     x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
     r = np.hypot(x - np.median(x), y - np.median(y))[2:-2]
     differences = np.convolve(power, (1, -4, 6, -4, 1), mode="valid")[r >= np.median(r)]
-    return float(1.4826 * np.median(np.abs(differences)) / math.sqrt(70))
+    scatter = np.median(np.abs(differences)) / math.sqrt(70)
+    return float(1.4826 * min(scatter, np.median(np.abs(residual[m.valid]))))
+
+
+def _chi2(
+    maps: "tuple[BeamMap, ...]", residual: np.ndarray, noises: list[float], known_errors: bool
+) -> float:
+    """Sum of the squared residuals over the noise; NaN without noise."""
+    sigma = np.concatenate(
+        [
+            np.where(m.valid, m.sigma, 1.0)
+            if known_errors and m.sigma is not None
+            else np.full(m.valid.size, noise)
+            for m, noise in zip(maps, noises, strict=True)
+        ]
+    )
+    return float(np.sum((residual / sigma) ** 2)) if (sigma > 0).all() else math.nan
 
 
 # ------------------------------------------------------------------------------------------ start
@@ -459,6 +475,9 @@ def _aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         flat[model.layout.index(name)] = 0.0
     with torch.no_grad():
         amplitude, phase = (t.cpu().numpy() for t in model.aperture(flat))
+    dark = amplitude <= 1e-9 * amplitude.max()
+    phase[dark] = math.nan
+    coverage = np.where(dark, 0.0, model.coverage.cpu().numpy())
     side = len(model.axis)
     pixel = model.pixel.cpu().numpy()
 
@@ -472,7 +491,7 @@ def _aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         axis=model.axis,
         phase=square(phase, math.nan),
         amplitude=square(amplitude / amplitude.max(), 0.0),
-        open=square(model.coverage.cpu().numpy(), 0.0),
+        open=square(coverage, 0.0),
         radius=model.telescope.radius,
         normal_factor=model.telescope.surface_normal_factor(x, y),
     )

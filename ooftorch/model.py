@@ -30,6 +30,11 @@ CENTRE_PRIOR = 0.05  # illumination centre, in dish radii
 FOCUS_PRIOR_M = 1e-3  # common error of the defocus, metres
 GAIN_RATIO_PRIOR = 0.1  # relative, of a chopped pair
 
+# Power has no trace of these.
+UNOBSERVABLE = {"z0": "no power pattern depends on the piston", "amp": "the maps' gains stand for it"}
+
+# Logarithms of a positive parameter over its scale beyond this are one and the same, so that a line search
+# may overshoot without meeting an infinity.
 LOG_LIMIT = 50.0
 
 
@@ -62,12 +67,16 @@ class Parameter:
     prior: float | None = None
 
     def coordinate(self, value: float) -> float:
-        """Coordinate of a value."""
+        """Coordinate of a value; InputError for one that is not positive where it has to be."""
+        if self.log and not value > 0:
+            raise InputError(f"{self.name} is positive by nature, not {value:g}")
         return math.log(value / self.scale) if self.log else value / self.scale
 
     def value(self, coordinate: float) -> float:
         """Value at a coordinate."""
-        return self.scale * (math.exp(coordinate) if self.log else coordinate)
+        if not self.log:
+            return self.scale * coordinate
+        return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
 
     def slope(self, coordinate: float) -> float:
         """Derivative of the value by the coordinate: turns a coordinate's error into the value's."""
@@ -120,20 +129,23 @@ class Layout:
         return members
 
     def _unknown(self, name: str) -> InputError:
-        near = difflib.get_close_matches(name, self.names, n=3) or self.names[:5]
-        return InputError(f"no parameter {name!r}; did you mean {', '.join(near)}?")
+        near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(self.names)}"
+        return InputError(f"no parameter {name!r}; {hint}")
 
     def freed(self, names: Iterable[str]) -> "Layout":
         """Return a layout in which `names` are free as well."""
         chosen = {m for name in names for m in self.expand(name)}
+        for name in sorted(chosen & set(UNOBSERVABLE)):
+            raise InputError(f"{name} cannot be freed: {UNOBSERVABLE[name]}")
         return self._replace(lambda p: replace(p, free=True) if p.name in chosen else p)
 
     def fixed(self, values: Mapping[str, float]) -> "Layout":
         """Return a layout in which these parameters are held at the given values, without a prior."""
         held = {m: value for name, value in values.items() for m in self.expand(name)}
         for p in self.parameters:
-            if p.name in held and p.log and not held[p.name] > 0:
-                raise InputError(f"{p.name} is positive by nature, not {held[p.name]:g}")
+            if p.name in held:
+                p.coordinate(held[p.name])
         return self._replace(
             lambda p: replace(p, free=False, start=held[p.name], prior=None) if p.name in held else p
         )
@@ -144,6 +156,7 @@ class Layout:
 
     def held(self, name: str) -> "Layout":
         """Return a layout in which one parameter keeps the coordinate that it has."""
+        self.index(name)
         return self._replace(lambda p: replace(p, free=False) if p.name == name else p)
 
     def up_to_order(self, order: int) -> "Layout":
@@ -324,7 +337,7 @@ class BeamModel(nn.Module):
     def adopt(self, layout: Layout) -> None:
         """Describe the parameters by `layout`: the model's own, or one with others added.
 
-        The coordinates go to its start values.
+        The coordinates go to its start values, in a new Parameter: make optimisers afterwards.
         """
         for name in self.layout.names:
             layout.index(name)
@@ -422,7 +435,6 @@ class BeamModel(nn.Module):
         columns = {}
         for i, p in enumerate(self.layout.parameters):
             c = u[..., i : i + 1]
-            # The clamp lets a line search overshoot without meeting an infinity.
             columns[p.name] = p.scale * (torch.exp(c.clamp(-LOG_LIMIT, LOG_LIMIT)) if p.log else c)
         return columns
 
@@ -450,13 +462,12 @@ def _default_layout(
     model = illumination.model(illumination_name)
     usual = dict(model.defaults)
     known = telescope.illumination
-    if known is not None:
-        if "taper_db" in usual and known.taper_db is not None:
-            usual["taper_db"] = known.taper_db
-        if "sigma" in usual and known.taper_db is not None:
-            usual["sigma"] = illumination.sigma_from_taper(illumination_name, known.taper_db)
-        if "radius" in usual and known.radius is not None:
-            usual["radius"] = known.radius / telescope.radius
+    if "taper_db" in usual and known.taper_db is not None:
+        usual["taper_db"] = known.taper_db
+    if "sigma" in usual and known.taper_db is not None:
+        usual["sigma"] = illumination.sigma_from_taper(illumination_name, known.taper_db)
+    if "radius" in usual and known.radius is not None:
+        usual["radius"] = known.radius / telescope.radius
     beam = wavelength / (2 * telescope.radius)
 
     parameters = [Parameter(zernike.name(k), "rad", 0.0, free=k > 0) for k in range(zernike.n_terms(order))]

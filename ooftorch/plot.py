@@ -163,10 +163,9 @@ def plot_beams(result: "FitResult") -> Figure:
     figure.suptitle(_title(result) + chi2)
     axes = figure.subplots(n_maps, 3, squeeze=False, sharex=True, sharey=True)
     angle, unit = _sky_unit(result.maps)
-    for i, (row, m) in enumerate(zip(axes, result.maps, strict=True)):
-        offset = result.parameters[f"offset_{i}"].value
+    for row, m in zip(axes, result.maps, strict=True):
         seen = np.isfinite(m.data)
-        peak = float(np.abs(m.data[seen] - offset).max())
+        offset, peak = m.offset, m.peak
         # A perfect simulation has no noise, and a picture no more than some five decades.
         knee = max(m.noise, 1e-5 * peak)
         model = np.where(seen, m.model, np.nan) - offset

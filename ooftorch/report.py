@@ -78,7 +78,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
                 for m in result.maps
             ],
             "phase_rms_rad": result.phase_rms,
-            "phase_error_rad": _phase_error(result),
+            "phase_error_rad": result.phase_error,
             "surface_rms_um": 1e6 * result.surface_rms,
             "surface_rms_kind": "half-path",
             "ruze_efficiency": result.ruze_efficiency,
@@ -118,12 +118,6 @@ def _pointing(result: "FitResult") -> tuple[tuple[float, float], tuple[float, fl
     per_rad = result.wavelength / (2 * math.pi * result.aperture.radius) / _ARCSEC
     x, y = result.parameters["z2"], result.parameters["z1"]
     return (x.value * per_rad, x.sigma * per_rad), (y.value * per_rad, y.sigma * per_rad)
-
-
-def _phase_error(result: "FitResult") -> float:
-    """Rms over the dish of the phase's standard error, tilt removed, radians."""
-    sigma = np.array([p.sigma for p in _zernikes(result).values()])
-    return float(np.sqrt(np.sum((sigma**2 * zernike.mean_square(result.order))[3:])))
 
 
 def _zernikes(result: "FitResult") -> "dict[str, Estimate]":
@@ -260,7 +254,7 @@ def verdict(result: "FitResult") -> list[str]:
 def _facts(result: "FitResult") -> SimpleNamespace:
     """The numbers that the checks look at. One that does not exist is NaN, and passes."""
     maps, a = result.maps, result.aperture
-    peaks = [_peak(result, i) for i in range(len(maps))]
+    peaks = [m.peak for m in maps]
     snr = [peak / m.noise if m.noise > 0 else math.inf for peak, m in zip(peaks, maps, strict=True)]
     residual = [m.residual_rms_over_peak for m in maps]
     unexplained = [_unexplained(result, i) for i in range(len(maps))]
@@ -302,7 +296,7 @@ def _facts(result: "FitResult") -> SimpleNamespace:
         gain_off=gain_off[odd],
         gain_dz=_mm(maps[odd].dz),
         phase_rms=result.phase_rms,
-        phase_error=_phase_error(result),
+        phase_error=result.phase_error,
         largest=float(phase.max()),
         beyond=float(np.sum(phase > 1.5) / max(float(np.sum(seen)), 1.0)),
         surface_um=1e6 * result.surface_rms,
@@ -321,11 +315,7 @@ def _facts(result: "FitResult") -> SimpleNamespace:
 
 def _signal(result: "FitResult", i: int) -> np.ndarray:
     """Data of a map above the fitted offset."""
-    return result.maps[i].data - result.parameters[f"offset_{i}"].value
-
-
-def _peak(result: "FitResult", i: int) -> float:
-    return float(np.nanmax(np.abs(_signal(result, i))))
+    return result.maps[i].data - result.maps[i].offset
 
 
 def _unexplained(result: "FitResult", i: int) -> float:
@@ -442,7 +432,7 @@ def _map_table(result: "FitResult") -> list[str]:
         for kind, estimates in shown.items():
             p, unit = estimates[i], _PER_MAP[kind]
             cells.append(f"{p.value * unit:10.5g} {f'{p.sigma * unit:.2g}' if p.free else 'held':>8}")
-        peak, rms = _peak(result, i), float(np.sqrt(np.nanmean(m.residual**2)))
+        peak, rms = m.peak, float(np.sqrt(np.nanmean(m.residual**2)))
         in_noise = [f"{value / m.noise:.1f}" if m.noise > 0 else "-" for value in (peak, rms)]
         cells.append(f"{m.noise:9.3g} {in_noise[0]:>11} {in_noise[1]:>15} {m.residual_rms_over_peak:14.2%}")
         rows.append(" ".join([f"{1e3 * m.dz:+7.4g}", *cells]))
@@ -453,9 +443,12 @@ def _main_numbers(result: "FitResult") -> list[str]:
     (x, x_sigma), (y, y_sigma) = _pointing(result)
     return [
         _line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
-        _line("phase error", f"{_phase_error(result):.2g} rad rms, from the noise alone"),
+        _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
         _line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
-        _line("Ruze efficiency", f"{result.ruze_efficiency:.3f}, what is left of the on-axis gain"),
+        _line(
+            "Ruze efficiency",
+            f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about what is left of the gain",
+        ),
         _line(
             "pointing offset",
             f"DX {x:+.2f} +- {x_sigma:.2g}, DY {y:+.2f} +- {y_sigma:.2g} arcsec, from z2 and z1",

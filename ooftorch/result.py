@@ -58,8 +58,10 @@ class MapFit:
         Power in the data's units; data is NaN where no sample was taken, the model where the file does not
         even say where it would have been.
     noise : float
-        Standard error of a sample: the median of the file's errors, or, where it has none, the scatter
-        from sample to sample.
+        Standard error of a sample: the median of the file's errors; where it has none the scatter from
+        sample to sample, or that of the residuals where it is less.
+    offset : float
+        The fitted baseline, in the data's units.
     """
 
     dz: float
@@ -68,6 +70,7 @@ class MapFit:
     data: np.ndarray
     model: np.ndarray
     noise: float
+    offset: float
 
     @property
     def residual(self) -> np.ndarray:
@@ -75,10 +78,14 @@ class MapFit:
         return self.data - self.model
 
     @property
+    def peak(self) -> float:
+        """Largest excursion of the data from the baseline."""
+        return float(np.nanmax(np.abs(self.data - self.offset)))
+
+    @property
     def residual_rms_over_peak(self) -> float:
-        """Rms of the residual over the map's own peak above its baseline."""
-        peak = np.nanmax(np.abs(self.data - np.nanmedian(self.data)))
-        return float(np.sqrt(np.nanmean(self.residual**2)) / peak)
+        """Rms of the residual over the map's own peak."""
+        return float(np.sqrt(np.nanmean(self.residual**2)) / self.peak)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +101,7 @@ class Aperture:
     amplitude : ndarray, (n, n)
         Illumination over its peak, blockage included; zero off the dish.
     open : ndarray, (n, n)
-        Fraction of each pixel that light passes.
+        Fraction of each pixel that light passes; zero where a cold stop leaves none.
     radius : float
         Of the dish, metres.
     normal_factor : ndarray, (n, n) or None
@@ -179,9 +186,27 @@ class FitResult:
 
     @property
     def phase_rms(self) -> float:
-        """Rms phase over the whole dish, every part weighted alike, piston and tilt removed, radians."""
-        z = self.zernikes
-        return float(np.sqrt(np.sum((z**2 * zernike.mean_square(self.order))[3:])))
+        """Rms phase over the dish, piston and tilt removed, radians.
+
+        Every part counts alike, as far out as light reaches: to the rim, or to the edge of a cold stop.
+        """
+        z = self.zernikes[3:]
+        return float(np.sqrt(z @ self._gram @ z))
+
+    @property
+    def phase_error(self) -> float:
+        """Standard error of the phase, rms over the same part of the dish, tilt aside, radians."""
+        names = [zernike.name(k) for k in range(3, zernike.n_terms(self.order))]
+        free = self.free_names
+        rows = [free.index(name) for name in names if name in free]
+        kept = [i for i, name in enumerate(names) if name in free]
+        variance = np.sum(self._gram[np.ix_(kept, kept)] * self.covariance[np.ix_(rows, rows)])
+        return float(np.sqrt(max(variance, 0.0)))
+
+    @property
+    def _gram(self) -> np.ndarray:
+        stop = self.parameters["radius"].value if "radius" in self.parameters else 1.0
+        return zernike.gram(self.order, min(stop, 1.0))[3:, 3:]
 
     @property
     def surface_rms(self) -> float:
@@ -190,5 +215,5 @@ class FitResult:
 
     @property
     def ruze_efficiency(self) -> float:
-        """What the surface leaves of the on-axis gain, exp(-phase_rms**2) (Ruze 1966)."""
+        """Estimate of the on-axis gain that the surface leaves, exp(-phase_rms**2) (Ruze 1966)."""
         return math.exp(-(self.phase_rms**2))

@@ -30,6 +30,7 @@ __all__ = [
     "convention_index",
     "convert_from",
     "convert_to",
+    "gram",
     "index",
     "label",
     "mean_square",
@@ -175,6 +176,30 @@ def raster(order: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
                 out[index(n, -m)] = power.imag * rest
         power = power * step
     return out
+
+
+def gram(order: int, radius: float = 1.0) -> NDArray[np.float64]:
+    """Mean of U_j U_k, less the product of their means, over a disc within the dish.
+
+    Parameters
+    ----------
+    order : int
+    radius : float
+        Of the disc, over the dish radius. At 1 the matrix is diagonal: `mean_square`, and zero for piston.
+
+    Returns
+    -------
+    ndarray, (n_terms(order), n_terms(order))
+        The variance over the disc of a phase with coefficients z is ``z @ gram @ z``.
+    """
+    # Gauss-Legendre in r**2 and equal angles: exact for products of polynomials of this order.
+    nodes, weights = np.polynomial.legendre.leggauss(order + 1)
+    r = radius * np.sqrt((nodes + 1) / 2)[:, np.newaxis]
+    angle = 2 * np.pi * np.arange(2 * order + 1) / (2 * order + 1)
+    u = raster(order, r * np.cos(angle), r * np.sin(angle)).reshape(n_terms(order), -1)
+    weight = np.repeat(weights / 2, angle.size) / angle.size
+    mean = u @ weight
+    return (u * weight) @ u.T - np.outer(mean, mean)
 
 
 def mean_square(order: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -862,3 +863,11 @@ def test_a_bar_while_a_person_is_watching(folder, quick, written, monkeypatch):
         assert any(text in line for line in drawn), text
     assert run(folder, "fit", "obs.fits", stderr=io.StringIO()).err == ""
     assert run(folder, "fit", "obs.fits", "--json", stderr=Terminal()).err == ""
+
+
+def test_a_reader_that_leaves_does_not_stop_the_fit(tmp_path):
+    """`ooftorch fit ... | head -1`: the results are written all the same."""
+    example = Path(__file__).parent.parent / "data" / "gbt_3mm.fits"
+    command = f"{sys.executable} -m ooftorch fit {example} --order 1 --out out | true"
+    subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, check=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRODUCTS)

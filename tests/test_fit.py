@@ -100,8 +100,54 @@ def test_unknown_noise_is_estimated():
 
 
 def test_errors_that_are_all_one_are_no_errors():
-    seen = altered(observe(surface(2, 0.5, 3)), lambda m, i: replace(m, sigma=np.ones_like(m.power)))
-    assert ooftorch.fit(seen, order=2, n=96).parameters["noise"].free
+    seen = observe(surface(2, 0.5, 3))
+    sigma = float(seen.maps[0].sigma[0])
+    result = ooftorch.fit(altered(seen, lambda m, i: replace(m, sigma=np.ones_like(m.power))), order=2, n=96)
+    assert result.parameters["noise"].free
+    assert any("placeholder" in note for note in result.notes)
+    # One noise model throughout: what is reported is not the ones, either.
+    assert [m.noise for m in result.maps] == pytest.approx([sigma] * 3, rel=0.35)
+    assert result.chi2_reduced == pytest.approx(1, abs=0.5)
+
+
+def test_errors_for_some_maps_only_are_no_errors():
+    seen = observe(surface(2, 0.5, 3))
+    result = ooftorch.fit(altered(seen, lambda m, i: replace(m, sigma=None) if i else m), order=2, n=96)
+    assert result.parameters["noise"].free
+    assert any("only 1 of 3 maps" in note for note in result.notes)
+
+
+def test_noise_does_not_need_neighbours_in_the_file():
+    seen = observe(surface(2, 0.5, 3), errors=False)
+    rng = np.random.default_rng(0)
+
+    def shuffled(m, i):
+        order = rng.permutation(m.power.size)
+        return replace(m, x=m.x[order], y=m.y[order], power=m.power[order])
+
+    result = ooftorch.fit(altered(seen, shuffled), order=2, n=96)
+    sigma = float(observe(surface(2, 0.5, 3)).maps[0].sigma[0])
+    assert [m.noise for m in result.maps] == pytest.approx([sigma] * 3, rel=0.2)
+
+
+def test_the_cold_stop_of_a_receiver_is_the_edge():
+    """What no light reaches is neither shown nor counted."""
+    seen = observe(surface(2, 0.5, 3), name="gbt", wavelength=3.3e-3, dz=(-0.01, 0.0, 0.01))
+    result = ooftorch.fit(seen, order=2, n=96, illumination="tophat")
+    a = result.aperture
+    r = np.hypot(a.axis, a.axis[:, None])
+    assert np.isnan(a.phase[r > 46.5]).all()
+    assert (a.open[r > 46.5] == 0).all()
+    lit = (a.open == 1) & (r < 45)
+    assert result.phase_rms == pytest.approx(np.std(a.phase[lit]), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("alma-dv", "squashed"), ("gbt90", "tophat"), ("jcmt", "gaussian")]
+)
+def test_the_telescope_knows_its_illumination(name, model):
+    seen = observe(surface(2, 0.3, 1), name=name, dz=(-1e-3, 0.0, 1e-3), samples=11)
+    assert ooftorch.fit(seen, order=1, n=64).illumination == model
 
 
 def test_glitches_do_not_move_a_cauchy_fit():
@@ -251,6 +297,9 @@ def test_held_parameters_stay():
         ({}, {"illumination": "flat"}, "unknown illumination 'flat'"),
         ({}, {"device": "abacus"}, "unknown device 'abacus'"),
         ({}, {"free": ["x00"]}, "no parameter 'x00'; did you mean x0"),
+        ({}, {"free": ["amp"]}, "amp cannot be freed: the maps' gains stand for it"),
+        ({}, {"free": ["z0"]}, "z0 cannot be freed: no power pattern depends on the piston"),
+        ({}, {"device": "meta"}, "unknown device 'meta'"),
         ({}, {"fixed": {"sigma": -1.0}}, "sigma is positive by nature"),
         ({"wavelength": 0.0}, {}, "wavelength"),
         ({"wavelength": 1e-6}, {}, "check the map's units, the frequency and the telescope"),

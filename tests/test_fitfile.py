@@ -30,7 +30,7 @@ def made(seed=0, **changes):
     for dz, n in ((-0.1234567890123456, 12), (0.0, 7), (0.1, 12)):
         x, y, data, model = rng.standard_normal((4, n))
         data[3] = np.nan
-        maps.append(MapFit(dz, 1e-3 * x, 1e-3 * y, data, model, float(rng.uniform())))
+        maps.append(MapFit(dz, 1e-3 * x, 1e-3 * y, data, model, *rng.uniform(size=2).tolist()))
     fields = {
         "input": "/data/a night/" + 5 * "it's deep & " + "maps.fits",
         "telescope": "bigdish",

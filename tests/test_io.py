@@ -213,10 +213,31 @@ def test_effelsberg_variant(tmp_path):
     obs = read(tables(tmp_path / "a.fits", DATE_OBS="2019-01-01", OBJECT="3C84", MEANEL=32.0))
     assert obs.format == "oof-effelsberg"
     assert obs.telescope is None
-    assert any("--telescope" in note for note in obs.notes)
+    assert "telescope not named in the file" in obs.notes
     assert obs.date_obs == "2019-01-01"
     assert [m.sigma for m in obs.maps] == [None] * 3
     np.testing.assert_array_equal(obs.maps[1].x, samples(seed=0)[0].astype(np.float32))
+
+
+def test_angles_have_the_unit_of_their_column(tmp_path):
+    path = tables(tmp_path / "a.fits", TELESC="APEX")
+    plain = read(path)
+    with fits.open(path, mode="update") as hdus:
+        for hdu in hdus[1:]:
+            hdu.columns["DX"].unit, hdu.columns["DY"].unit = "arcmin", "rad"
+    scaled = read(path)
+    np.testing.assert_allclose(scaled.maps[0].x, plain.maps[0].x * np.deg2rad(1 / 60), rtol=1e-15)
+    np.testing.assert_array_equal(scaled.maps[0].y, plain.maps[0].y)
+    with fits.open(path, mode="update") as hdus:
+        hdus[1].columns["DX"].unit = "m"
+    with pytest.raises(InputError, match="HDU 1: unit of DX is 'm'; expected one of rad"):
+        read(path)
+
+
+def test_a_gbt_receiver_counts_without_the_telescope(tmp_path):
+    obs = read(tables(tmp_path / "a.fits", RECV="qunbal", CHOPTHR=60.0))
+    assert obs.telescope is None
+    assert obs.receiver.chop_x == pytest.approx(-60 * np.pi / 180 / 3600)
 
 
 def test_integer_powers_with_a_null(tmp_path):
@@ -706,7 +727,7 @@ def test_refuses_what_cannot_be_fitted(tmp_path):
         ({"CTYPE1": "RA---SIN"}, "CTYPE1 is RA---SIN, a place on the sky; give offsets"),
         ({"CTYPE2": "GLAT-CAR"}, "CTYPE2 is GLAT-CAR"),
         ({"CTYPE2": "DEC"}, "CTYPE2 is DEC"),
-        ({"CUNIT1": "m"}, "CUNIT1 is 'm'; expected one of rad, deg, arcmin, arcsec"),
+        ({"CUNIT1": "m"}, "CUNIT1 is 'm'; expected one of rad, radian, radians, deg, arcmin, arcsec"),
         ({"CDELT2": None}, "no CDELT2; an image needs"),
         ({"CRPIX1": None}, "no CRPIX1; an image needs"),
         ({"CROTA2": 30.0}, "CROTA2 is not supported; .*CD1_1"),

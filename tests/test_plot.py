@@ -191,7 +191,7 @@ def beam_map(dz, x, y, shuffle=False, missing=()):
         i = np.argmin(np.hypot(x - place[0], y - place[1]))
         data[i] = np.nan
         model[i] = 1e9  # anything may stand there
-    return MapFit(dz, x * ARCSEC, y * ARCSEC, data, model, NOISE)
+    return MapFit(dz, x * ARCSEC, y * ARCSEC, data, model, NOISE, OFFSET)
 
 
 def column_by_column():
@@ -303,14 +303,14 @@ def test_raster_cells_are_centred_on_their_samples(beams_picture):
 
 def test_a_negative_beam_is_within_the_scale():
     m = beam_map(0.0, *column_by_column())
-    turned = MapFit(0.0, m.x, m.y, 2 * OFFSET - m.data, 2 * OFFSET - m.model, NOISE)
+    turned = MapFit(0.0, m.x, m.y, 2 * OFFSET - m.data, 2 * OFFSET - m.model, NOISE, OFFSET)
     data, _, _ = rows(plot_beams(fit_result([turned])))[0]
     assert drawn(data).norm.vmin == pytest.approx(-PEAK, rel=0.03)
 
 
 def test_maps_without_noise_and_wide_ones():
     m = beam_map(0.0, *column_by_column())
-    wide = MapFit(0.0, 100 * m.x, 100 * m.y, m.data, m.model, 0.0)
+    wide = MapFit(0.0, 100 * m.x, 100 * m.y, m.data, m.model, 0.0, OFFSET)
     wide.x[5] = wide.data[5] = np.nan  # a sample without a place
     figure = plot_beams(fit_result([wide]))
     Picture(figure)

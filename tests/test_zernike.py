@@ -370,3 +370,19 @@ def test_refusals_are_one_line(call, says):
     with pytest.raises(InputError, match=says) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("radius", [1.0, 0.9, 0.3])
+def test_gram_over_a_smaller_disc(radius):
+    """Against the plain average over points spread evenly in area."""
+    k = np.arange(40000)
+    r = radius * np.sqrt((k + 0.5) / k.size)
+    angle = k * np.pi * (3 - np.sqrt(5))  # a sunflower
+    u = zernike.raster(6, r * np.cos(angle), r * np.sin(angle))
+    np.testing.assert_allclose(zernike.gram(6, radius), np.cov(u, bias=True), atol=2e-4)
+
+
+def test_gram_over_the_dish_is_the_mean_square():
+    expected = zernike.mean_square(8)
+    expected[0] = 0
+    np.testing.assert_allclose(zernike.gram(8), np.diag(expected), atol=1e-14)

@@ -230,7 +230,8 @@ def _result(header: fits.Header, hdus: dict[str, Any]) -> FitResult:
 
 def _read_map(hdu: Any) -> MapFit:
     x, y, data, model = (_native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
-    return MapFit(float(hdu.header["DZ_M"]), x, y, data, model, float(hdu.header["NOISE"]))
+    dz, noise, offset = (float(hdu.header[key]) for key in ("DZ_M", "NOISE", "OFFSET"))
+    return MapFit(dz, x, y, data, model, noise, offset)
 
 
 # ------------------------------------------------------------------------------------------- parts
@@ -302,6 +303,7 @@ def _map(m: MapFit, number: int) -> Any:
     )
     hdu.header.append(exact_card("DZ_M", m.dz, "[m] focus offset"))
     hdu.header.append(exact_card("NOISE", m.noise, "standard error of a sample"))
+    hdu.header.append(exact_card("OFFSET", m.offset, "fitted baseline"))
     return hdu
 
 

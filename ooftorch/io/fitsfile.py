@@ -16,6 +16,7 @@ from ooftorch.observation import SPEED_OF_LIGHT
 
 __all__ = [
     "NO_TELESCOPE",
+    "angles",
     "column",
     "column_names",
     "description",
@@ -25,11 +26,21 @@ __all__ = [
     "header_text",
     "is_fits",
     "open_fits",
+    "radians_per",
     "require_columns",
     "wavelength",
 ]
 
-NO_TELESCOPE = "telescope not named in the file: give it with --telescope"
+_ANGLES = {
+    "rad": 1.0,
+    "radian": 1.0,
+    "radians": 1.0,
+    "deg": np.deg2rad(1),
+    "arcmin": np.deg2rad(1 / 60),
+    "arcsec": np.deg2rad(1 / 3600),
+}
+
+NO_TELESCOPE = "telescope not named in the file"
 
 
 def is_fits(path: Path) -> bool:
@@ -206,6 +217,20 @@ def column(hdu: Any, name: str) -> NDArray:
     values = np.ravel(hdu.data[name])
     null = hdu.columns[name].null
     return values if null is None else np.ma.masked_equal(values, null)
+
+
+def angles(hdu: Any, name: str, where: str) -> NDArray:
+    """One column of angles in radians; radians where it has no unit."""
+    unit = hdu.columns[name].unit
+    return column(hdu, name) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
+
+
+def radians_per(unit: str, what: str) -> float:
+    """Radians in one `unit`; `what` opens the message that refuses an unknown one."""
+    try:
+        return _ANGLES[unit.strip().lower()]
+    except KeyError:
+        raise InputError(f"{what} is {unit!r}; expected one of {', '.join(_ANGLES)}") from None
 
 
 def _as_number(value: Any) -> float | None:

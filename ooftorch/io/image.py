@@ -16,6 +16,7 @@ from ooftorch.io.fitsfile import (
     focus_offsets,
     header_number,
     header_text,
+    radians_per,
     wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
@@ -25,8 +26,6 @@ __all__ = ["image_hdus", "read_image", "read_images", "sky_sign"]
 
 # Axis types whose values are places on the sky and not offsets from the source.
 _CELESTIAL = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)(-|$)")
-
-_UNITS = {"rad": 1.0, "deg": np.deg2rad(1), "arcmin": np.deg2rad(1 / 60), "arcsec": np.deg2rad(1 / 3600)}
 
 
 def image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
@@ -181,6 +180,4 @@ def _number(header: fits.Header, key: str, default: float | None, where: str) ->
 def _radians(header: fits.Header, axis: int, where: str) -> float:
     """Size of the unit of an axis; degrees where it has none, as the FITS standard says."""
     name = header_text(header, f"CUNIT{axis}") or "deg"
-    if name.lower() not in _UNITS:
-        raise InputError(f"{where}: CUNIT{axis} is {name!r}; expected one of {', '.join(_UNITS)}")
-    return _UNITS[name.lower()]
+    return radians_per(name, f"{where}: CUNIT{axis}")

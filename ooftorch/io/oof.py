@@ -17,6 +17,7 @@ from ooftorch.errors import InputError
 from ooftorch.io.files import whole_file
 from ooftorch.io.fitsfile import (
     NO_TELESCOPE,
+    angles,
     column,
     column_names,
     description,
@@ -83,12 +84,14 @@ def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]
     """
     require_columns(tables, COLUMNS, path)
     offsets, notes = focus_offsets(tables, path)
-    maps = tuple(_read_map(hdu, dz) for (_, hdu), dz in zip(tables, offsets, strict=True))
+    maps = tuple(
+        _read_map(hdu, dz, f"{path}: HDU {number}") for (number, hdu), dz in zip(tables, offsets, strict=True)
+    )
     wavel = wavelength([primary], path)
     if wavel is None:
         raise InputError(f"{path}: no FREQ in the primary header; add the observing frequency in Hz")
 
-    telescope = _telescope(header_text(primary, "TELESC"))
+    telescope = _telescope(header_text(primary, "TELESC", "TELESCOP"))
     if telescope is None:
         notes.append(NO_TELESCOPE)
     receiver, illumination, assumed = _receiver(primary, telescope, wavel, path)
@@ -150,12 +153,12 @@ def write(observation: Observation, path: str | os.PathLike[str], overwrite: boo
         hdus.writeto(partial)
 
 
-def _read_map(hdu: Any, dz: float) -> BeamMap:
+def _read_map(hdu: Any, dz: float, where: str) -> BeamMap:
     names = column_names(hdu)
     return BeamMap(
         dz,
-        column(hdu, "DX"),
-        column(hdu, "DY"),
+        angles(hdu, "DX", where),
+        angles(hdu, "DY", where),
         column(hdu, "FNU"),
         sigma=column(hdu, "UFNU") if "UFNU" in names else None,
         time=column(hdu, "TIME") if "TIME" in names else None,
@@ -184,7 +187,8 @@ def _receiver(
     name = header_text(header, "RECV")
     recv = _RECV.get(name.casefold(), name.casefold())
     receiver = Receiver()
-    if telescope in ("gbt", "gbt90"):
+    # The GBT's receivers say enough where the file does not name the telescope.
+    if telescope in ("gbt", "gbt90") or (telescope is None and recv in ("qunbal", "ka", "mustang")):
         if not recv:
             recv = "mustang" if wavel < 5e-3 else "qunbal"
             notes.append(f"RECV not in the file; taken as {recv} for {1e3 * wavel:.3g} mm")

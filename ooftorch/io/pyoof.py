@@ -7,7 +7,15 @@ from typing import Any
 from astropy.io import fits
 
 from ooftorch.errors import InputError
-from ooftorch.io.fitsfile import column, description, focus_offsets, header_text, require_columns, wavelength
+from ooftorch.io.fitsfile import (
+    angles,
+    column,
+    description,
+    focus_offsets,
+    header_text,
+    require_columns,
+    wavelength,
+)
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.receiver import Receiver
 
@@ -43,8 +51,13 @@ def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any
     require_columns(tables, COLUMNS, path)
     offsets, notes = focus_offsets(tables, path)
     maps = tuple(
-        BeamMap(dz, -column(hdu, "U"), -column(hdu, "V"), column(hdu, "BEAM"))
-        for (_, hdu), dz in zip(tables, offsets, strict=True)
+        BeamMap(
+            dz,
+            -angles(hdu, "U", f"{path}: HDU {number}"),
+            -angles(hdu, "V", f"{path}: HDU {number}"),
+            column(hdu, "BEAM"),
+        )
+        for (number, hdu), dz in zip(tables, offsets, strict=True)
     )
     wavel = wavelength([primary], path)
     if wavel is None:
