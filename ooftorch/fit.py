@@ -132,7 +132,8 @@ def fit(
         )
     model.adopt(layout)
 
-    start = _start(model, layout, observation, data, judge, baselines)
+    problem = _Problem(model, data, judge)
+    start = _start(problem, layout, observation, baselines)
     u = start
     orders: list[OrderFit] = []
     for step in range(1, order + 1):
@@ -140,12 +141,12 @@ def fit(
         counter = _Counter(step, progress)
         stage = layout.up_to_order(step)
         starts = [u, start] if 1 < step == order else [u]
-        ends = [_approach(model, stage, data, judge, s, counter) for s in starts]
+        ends = [_approach(problem, stage, s, counter) for s in starts]
         best = min(ends, key=lambda end: end.objective)
         if step == order:
-            best = _descend(model, stage, data, judge, best.coordinates, counter, _FINE, _ROUNDS)
+            best = _descend(problem, stage, best.coordinates, counter, _FINE, _ROUNDS)
         u = best.coordinates
-        residual = Posterior(model, layout, data, judge, u).residuals(u).cpu().numpy()
+        residual = problem.posterior(layout, u).residuals(u).cpu().numpy()
         noises = [
             _map_noise(m, r, known_errors)
             for m, r in zip(observation.maps, model.split(residual), strict=True)
@@ -162,7 +163,7 @@ def fit(
         if progress is not None:
             progress(Progress(step, counter.n_eval, best.objective, done))
 
-    posterior = Posterior(model, layout, data, judge, u)
+    posterior = problem.posterior(layout, u)
     x = u[posterior.free]
     slopes = layout.slopes(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(x) * np.outer(slopes, slopes)
@@ -310,19 +311,27 @@ def _chi2(
 # ------------------------------------------------------------------------------------------ start
 
 
+class _Problem(NamedTuple):
+    """What stays the same from the first start to the last step."""
+
+    model: BeamModel
+    data: Data
+    judge: Likelihood
+
+    def posterior(self, layout: Layout, anchor: torch.Tensor) -> Posterior:
+        """The posterior of what `layout` leaves free, the rest held at `anchor`."""
+        return Posterior(self.model, layout, self.data, self.judge, anchor)
+
+
 def _start(
-    model: BeamModel,
-    layout: Layout,
-    observation: "Observation",
-    data: Data,
-    judge: Likelihood,
-    baselines: list[float],
+    problem: _Problem, layout: Layout, observation: "Observation", baselines: list[float]
 ) -> torch.Tensor:
     """Coordinates to start from: a perfect dish of the right flux, pointing and noise.
 
     Flux and centroid are what aberrations leave alone: the power in a map does not depend on the phase,
     and the centroid of the power is the mean slope of the wavefront.
     """
+    model = problem.model
     maps = observation.maps
     perfect = model.oo(layout.coordinates({f"offset_{i}": 0.0 for i in range(len(maps))}))
     with torch.no_grad():
@@ -339,19 +348,17 @@ def _start(
     guess |= {f"offset_{i}": level for i, level in enumerate(baselines)}
     guess |= {"z2": float(tilt[0]), "z1": float(tilt[1])}
     guess = {k: v for k, v in guess.items() if layout.parameters[layout.index(k)].free}
-    return _with_noise(model, layout, data, judge, model.oo(layout.coordinates(guess)))
+    return _with_noise(problem, layout, model.oo(layout.coordinates(guess)))
 
 
-def _with_noise(
-    model: BeamModel, layout: Layout, data: Data, judge: Likelihood, u: torch.Tensor, factor: float = 1.0
-) -> torch.Tensor:
+def _with_noise(problem: _Problem, layout: Layout, u: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
     """The same coordinates with the noise that the residuals ask for, times a factor."""
     i = layout.index("noise")
     p = layout.parameters[i]
     if not p.free:
         return u
-    r = Posterior(model, layout, data, judge, u).residuals(u) / data.errors
-    scale = max(judge.scale(r[data.valid]), 1e-9 * p.scale)
+    r = problem.posterior(layout, u).residuals(u) / problem.data.errors
+    scale = max(problem.judge.scale(r[problem.data.valid]), 1e-9 * p.scale)
     u = u.clone()
     u[i] = p.coordinate(factor * scale)
     return u
@@ -402,14 +409,7 @@ class _Counter:
             self.progress(Progress(self.order, self.n_eval, objective, None))
 
 
-def _approach(
-    model: BeamModel,
-    layout: Layout,
-    data: Data,
-    judge: Likelihood,
-    start: torch.Tensor,
-    counter: _Counter,
-) -> _End:
+def _approach(problem: _Problem, layout: Layout, start: torch.Tensor, counter: _Counter) -> _End:
     """Go down from `start` to somewhere near a minimum.
 
     Where the noise is fitted it is first held at what the start's residuals ask for: with it free from the
@@ -419,34 +419,28 @@ def _approach(
     """
     if layout.parameters[layout.index("noise")].free:
         held = layout.held("noise")
-        start = _with_noise(model, layout, data, judge, start, judge.widening)
-        start = _descend(model, held, data, judge, start, counter, _COARSE, 1).coordinates
-        start = _with_noise(model, layout, data, judge, start)
-    return _descend(model, layout, data, judge, start, counter, _COARSE, 1)
+        start = _with_noise(problem, layout, start, problem.judge.widening)
+        start = _descend(problem, held, start, counter, _COARSE, 1).coordinates
+        start = _with_noise(problem, layout, start)
+    return _descend(problem, layout, start, counter, _COARSE, 1)
 
 
 def _descend(
-    model: BeamModel,
-    layout: Layout,
-    data: Data,
-    judge: Likelihood,
-    start: torch.Tensor,
-    counter: _Counter,
-    gtol: float,
-    rounds: int,
+    problem: _Problem, layout: Layout, start: torch.Tensor, counter: _Counter, gtol: float, rounds: int
 ) -> _End:
     """Go down from `start`, each round with the information matrix of where the last one ended."""
-    posterior = Posterior(model, layout, data, judge, start)
+    oo = problem.model.oo
+    posterior = problem.posterior(layout, start)
     objective = Objective(posterior, start, counter)
     x = start[posterior.free].cpu().numpy()
     for _ in range(rounds):
-        information = posterior.information(model.oo(x))
+        information = posterior.information(oo(x))
         found = bfgs(objective, x, information, gtol=gtol)
         x = found.x
         distance = math.sqrt(newton_decrement(found.jac, information))
         if distance < gtol:
             break
-    return _End(posterior.complete(model.oo(x)), float(found.fun), distance, found.message)
+    return _End(posterior.complete(oo(x)), float(found.fun), distance, found.message)
 
 
 # ----------------------------------------------------------------------------------------- result
