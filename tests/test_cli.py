@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -871,3 +872,23 @@ def test_a_reader_that_leaves_does_not_stop_the_fit(tmp_path):
     command = f"{sys.executable} -m ooftorch fit {example} --order 1 --out out | true"
     subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, check=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRODUCTS)
+
+
+def test_the_command_works_beside_a_folder_of_its_own_name(tmp_path):
+    """As from the folder that holds a clone, where `ooftorch` is the clone and not the package."""
+    scripts = tmp_path / "ooftorch" / "scripts"
+    scripts.mkdir(parents=True)
+    for name in ("ooftorch", "environment.sh"):
+        shutil.copy(Path(__file__).parent.parent / "scripts" / name, scripts)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / "ooftorch" / name).touch()
+    # An environment that is ready, and is the one of this test run.
+    python = tmp_path / "ooftorch" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "ooftorch" / ".venv" / ".ready").touch()
+    ran = subprocess.run(
+        ["ooftorch/scripts/ooftorch", "telescopes"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "gbt" in ran.stdout
