@@ -125,6 +125,8 @@ def fit(
     )
     data, known_errors, doubts = _data(observation.maps, oo)
     layout = model.layout.added(_noise(known_errors, judge, peak)).freed(free).fixed(fixed or {})
+    if not layout.free:
+        raise InputError("every parameter is held; leave at least one free")
     if len(layout.free) >= n_data:
         raise InputError(
             f"{len(layout.free)} free parameters at order {order}, but only {n_data} valid samples; "

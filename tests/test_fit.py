@@ -20,6 +20,9 @@ SRT = SHARED / "srt_20190426" / "observation.toml"
 PYOOF = SHARED / "pyoof_simulated" / "effelsberg_32GHz.fits"
 
 
+EVERYTHING = dict.fromkeys(["z1", "z2", "z3", "z4", "z5", "offset"], 0.0) | {"sigma": 0.7, "gain": 1.0}
+
+
 def real(path):
     return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not part of the project")
 
@@ -301,6 +304,7 @@ def test_held_parameters_stay():
         ({}, {"free": ["z0"]}, "z0 cannot be freed: no power pattern depends on the piston"),
         ({}, {"device": "meta"}, "unknown device 'meta'"),
         ({}, {"fixed": {"sigma": -1.0}}, "sigma is positive by nature"),
+        ({}, {"fixed": EVERYTHING}, "every parameter is held"),
         ({"wavelength": 0.0}, {}, "wavelength"),
         ({"wavelength": 1e-6}, {}, "check the map's units, the frequency and the telescope"),
     ],
