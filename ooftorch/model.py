@@ -78,6 +78,12 @@ class Parameter:
             return self.scale * coordinate
         return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
 
+    def values(self, coordinates: Tensor) -> Tensor:
+        """`value` of a tensor of coordinates, differentiable."""
+        if not self.log:
+            return self.scale * coordinates
+        return self.scale * torch.exp(coordinates.clamp(-LOG_LIMIT, LOG_LIMIT))
+
     def slope(self, coordinate: float) -> float:
         """Derivative of the value by the coordinate: turns a coordinate's error into the value's."""
         return self.value(coordinate) if self.log else self.scale
@@ -432,11 +438,7 @@ class BeamModel(nn.Module):
 
     def _columns(self, u: Tensor) -> dict[str, Tensor]:
         """Values by name, (..., 1) each."""
-        columns = {}
-        for i, p in enumerate(self.layout.parameters):
-            c = u[..., i : i + 1]
-            columns[p.name] = p.scale * (torch.exp(c.clamp(-LOG_LIMIT, LOG_LIMIT)) if p.log else c)
-        return columns
+        return {p.name: p.values(u[..., i : i + 1]) for i, p in enumerate(self.layout.parameters)}
 
     def _per_map(self, named: dict[str, Tensor], name: str) -> Tensor:
         return torch.cat([named[f"{name}_{i}"] for i in range(len(self.dz))], -1)

@@ -64,8 +64,7 @@ class Posterior:
 
     def noise(self, u: Tensor) -> Tensor:
         """Noise of each sample (..., n) at the coordinates u (..., n_parameters)."""
-        p = self.layout.parameters[self._noise]
-        return p.scale * torch.exp(u[..., self._noise, None]) * self.data.errors
+        return self.layout.parameters[self._noise].values(u[..., self._noise, None]) * self.data.errors
 
     def prior_residuals(self, u: Tensor) -> Tensor:
         """Distance from the priors in standard deviations (..., n_rows)."""

@@ -29,7 +29,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     """Return what `summary.json` holds.
 
     Units are in the names; a number that does not exist is None. `surface_rms_um` is the half-path error,
-    `pointing_arcsec` where the beam's mean slope puts it, telescope minus source.
+    `pointing_arcsec` where the tilts z2 and z1 alone put the beam, telescope minus source.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pointing(result: "FitResult") -> tuple[tuple[float, float], tuple[float, float]]:
-    """DX and DY of the beam and their errors, arcsec, from the mean slope of the phase: CONVENTIONS 2."""
+    """DX and DY of the beam and their errors, arcsec, from z2 and z1 alone (CONVENTIONS 2)."""
     per_rad = result.wavelength / (2 * math.pi * result.aperture.radius) / _ARCSEC
     x, y = result.parameters["z2"], result.parameters["z1"]
     return (x.value * per_rad, x.sigma * per_rad), (y.value * per_rad, y.sigma * per_rad)
