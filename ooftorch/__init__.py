@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ooftorch.fit import fit as fit
+    from ooftorch.fit import fit_many as fit_many
     from ooftorch.report import report as report
+    from ooftorch.resample import resample as resample
 
 __version__ = "0.1.0"
 
@@ -30,8 +32,10 @@ _HOMES = {
     "Receiver": "receiver",
     "Telescope": "telescope",
     "fit": "fit",
+    "fit_many": "fit",
     "read": "io",
     "report": "report",
+    "resample": "resample",
     "write": "io",
 }
 

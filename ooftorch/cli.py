@@ -244,6 +244,9 @@ def _watcher(order: int, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
 
 def main() -> None:
     """Entry point of the `ooftorch` command."""
+    # Before torch is loaded. The maps of one observation are too small to share out: two threads gain little,
+    # and lose a factor of twenty when another program wants a core, for they wait by spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         arguments = sys.argv[1:] or ["--help"]
         sys.exit(commands.main(arguments, prog_name="ooftorch", standalone_mode=False) or 0)

@@ -1,47 +1,51 @@
-"""From an observation to the surface: Zernike orders one after the other, then the error bars.
+"""From observations to surfaces: Zernike orders one after the other, then the error bars.
 
 Each order starts from the result of the one below. The last one starts once more from the perfect dish:
 the objective has several optima, and the two starts fail on different surfaces; the better end is kept.
-Each descent is BFGS in the coordinates that the information matrix makes round; see `minimize`.
+Observations of the same shape are fitted side by side, a single one as a batch of one. `descent` has the way
+down, `prepare` what precedes it.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from ooftorch import descent, prepare, zernike
 from ooftorch import likelihood as likelihoods
 from ooftorch import telescope as telescopes
-from ooftorch import zernike
+from ooftorch.descent import Ladder
 from ooftorch.device import OO
 from ooftorch.errors import InputError
-from ooftorch.likelihood import Likelihood
-from ooftorch.minimize import Objective, bfgs, newton_decrement
-from ooftorch.model import BeamModel, Layout, MapGeometry, Parameter
+from ooftorch.layout import Layout
+from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.posterior import Data, Posterior
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 from ooftorch.telescope import Telescope
 
 if TYPE_CHECKING:
-    from ooftorch.observation import BeamMap, Observation
+    from ooftorch.observation import Observation
 
-__all__ = ["Progress", "fit"]
+__all__ = ["Progress", "fit", "fit_many"]
 
-# Distance to the minimum, in standard deviations, at which a descent stops: on the way, and at the end.
-_COARSE, _FINE = 0.1, 1e-4
-# ... and at which the end counts as converged.
+# Distance to the minimum, in standard deviations, at which the end counts as converged.
 _CONVERGED = 0.01
-# A long descent leaves the information matrix of its start behind; the last order renews it this often.
-_ROUNDS = 6
 _MAX_RASTER = 2048
+# Memory for the observations fitted side by side.
+_BATCH_BYTES = 1e9
 
 
 class Progress(NamedTuple):
-    """What a fit tells its watcher: where it is, and an order when one is finished."""
+    """What a fit tells its watcher: where it is, and an order when one is finished.
+
+    `n_eval` counts the evaluations of all observations fitted side by side; the objective, and the order that
+    is finished, are those of one of them.
+    """
 
     order: int
     n_eval: int
@@ -97,34 +101,104 @@ def fit(
         If the observation cannot be fitted, the telescope is not known or not given, a name is not
         known, or there are more parameters than samples.
     """
+    (result,) = fit_many(
+        [observation],
+        telescope,
+        order=order,
+        likelihood=likelihood,
+        illumination=illumination,
+        device=device,
+        free=free,
+        fixed=fixed,
+        n=n,
+        oversample=oversample,
+        progress=progress,
+    )
+    return result
+
+
+def fit_many(
+    observations: "Sequence[Observation]",
+    telescope: Telescope | str | Path | None = None,
+    *,
+    order: int = 5,
+    likelihood: str = "gaussian",
+    illumination: str | None = None,
+    device: str = "auto",
+    free: Iterable[str] = (),
+    fixed: Mapping[str, float] | None = None,
+    n: int | None = None,
+    oversample: float = 2.0,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[FitResult]:
+    """Fit many observations of the same shape side by side: a night's archive, simulations, resamples.
+
+    Each result is what `fit` would give, to within the tolerance of the minimum; the work of many is shared
+    out better over the cores or the GPU. Parameters are those of `fit`.
+
+    Parameters
+    ----------
+    observations : sequence of Observation
+        The same directions, defocuses, wavelength and receiver; power, errors and missing samples may differ.
+
+    Returns
+    -------
+    list of FitResult
+        In the order of the observations.
+
+    Raises
+    ------
+    InputError
+        As `fit`, or if the observations are not of the same shape; the first that differs is named.
+    """
     begin = time.perf_counter()
-    observation.check()
-    scope = _telescope(observation, telescope)
+    observations = list(observations)
+    if not observations:
+        return []
+    _check_shape(observations)
+    one = observations[0]
+    scope = _telescope(one, telescope)
     judge = likelihoods.likelihood(likelihood)
     if illumination is None:
-        illumination = observation.illumination or scope.illumination.model
-    oo = OO(device)
-    n_data = sum(m.n_valid for m in observation.maps)
+        illumination = one.illumination or scope.illumination.model
+    n_data = min(sum(m.n_valid for m in o.maps) for o in observations)
     if zernike.n_terms(max(order, 1)) > n_data:
         raise InputError(
             f"order {order} has {zernike.n_terms(order) - 1} coefficients, but the maps have only {n_data} "
             "valid samples; choose a lower order"
         )
-    peak, baselines = _levels(observation.maps)
-    model = BeamModel(
-        scope,
-        observation.wavelength,
-        [MapGeometry(m.dz, *_directions(m)) for m in observation.maps],
-        order=order,
-        illumination=illumination,
-        receiver=observation.receiver,
-        scale=peak,
-        n=_raster(observation, scope, oversample) if n is None else n,
-        oversample=oversample,
-        oo=oo,
+    peaks, baselines = zip(*(prepare.levels(o.maps) for o in observations), strict=True)
+    samples = [prepare.samples(o.maps) for o in observations]
+    known_errors = prepare.errors_known(one.maps)
+    oo = OO(device)
+    peak = float(np.exp(np.mean(np.log(peaks))))
+    n = _raster(one, scope, oversample) if n is None else n
+
+    def make(maps: list[MapGeometry], n: int) -> BeamModel:
+        return BeamModel(
+            scope,
+            one.wavelength,
+            maps,
+            order=order,
+            illumination=illumination,
+            receiver=one.receiver,
+            scale=peak,
+            n=n,
+            oversample=oversample,
+            oo=oo,
+        )
+
+    ladder = descent.build(
+        make,
+        [MapGeometry(m.dz, *prepare.directions(m)) for m in one.maps],
+        Data(*(oo(np.stack(columns)) for columns in zip(*(s[:3] for s in samples), strict=True))),
+        judge,
+        n,
+        oversample,
+        one.wavelength / (2 * scope.radius),
     )
-    data, known_errors, doubts = _data(observation.maps, oo)
-    layout = model.layout.added(_noise(known_errors, judge, peak)).freed(free).fixed(fixed or {})
+    noise = prepare.noise_parameter(known_errors, judge, peak)
+    layout = ladder.exact.model.layout.added(noise).freed(free).fixed(fixed or {})
     if not layout.free:
         raise InputError("every parameter is held; leave at least one free")
     if len(layout.free) >= n_data:
@@ -132,79 +206,58 @@ def fit(
             f"{len(layout.free)} free parameters at order {order}, but only {n_data} valid samples; "
             "choose a lower order"
         )
-    model.adopt(layout)
-
-    problem = _Problem(model, data, judge)
-    start = _start(problem, layout, observation, baselines)
-    u = start
-    orders: list[OrderFit] = []
-    for step in range(1, order + 1):
-        began = time.perf_counter()
-        counter = _Counter(step, progress)
-        stage = layout.up_to_order(step)
-        starts = [u, start] if 1 < step == order else [u]
-        ends = [_approach(problem, stage, s, counter) for s in starts]
-        best = min(ends, key=lambda end: end.objective)
-        if step == order:
-            best = _descend(problem, stage, best.coordinates, counter, _FINE, _ROUNDS)
-        u = best.coordinates
-        residual = problem.posterior(layout, u).residuals(u).cpu().numpy()
-        noises = [
-            _map_noise(m, r, known_errors)
-            for m, r in zip(observation.maps, model.split(residual), strict=True)
-        ]
-        done = OrderFit(
-            step,
-            best.objective,
-            _chi2(observation.maps, residual, noises, known_errors) / (n_data - len(stage.free)),
-            len(stage.free),
-            counter.n_eval,
-            time.perf_counter() - began,
-        )
-        orders.append(done)
-        if progress is not None:
-            progress(Progress(step, counter.n_eval, best.objective, done))
-
-    posterior = problem.posterior(layout, u)
-    x = u[posterior.free]
-    slopes = layout.slopes(u.cpu().numpy())[layout.free]
-    covariance = posterior.covariance(x) * np.outer(slopes, slopes)
-    estimates = _estimates(layout, u.cpu().numpy(), covariance)
-    with torch.no_grad():
-        samples = model.split(model(u).cpu().numpy())
-    offsets = [estimates[f"offset_{i}"].value for i in range(len(observation.maps))]
-    maps = [
-        MapFit(m.dz, m.x, m.y, m.power, np.where(_placed(m), beam, np.nan), noise, offset)
-        for m, beam, noise, offset in zip(observation.maps, samples, noises, offsets, strict=True)
+    ladder.adopt(layout)
+    beams = prepare.perfect_beams(ladder.exact.model, layout)
+    starts = [
+        prepare.start(ladder.exact.model, layout, observation, levels, beams)
+        for observation, levels in zip(observations, baselines, strict=True)
     ]
-    return FitResult(
-        input=observation.source,
-        telescope=scope.name,
-        likelihood=likelihood,
-        illumination=illumination,
-        object=observation.object,
-        date_obs=observation.date_obs,
-        wavelength=observation.wavelength,
-        order=order,
-        converged=best.distance < _CONVERGED,
-        message=_message(best),
-        objective=best.objective,
-        chi2_reduced=orders[-1].chi2_reduced,
-        n_data=n_data,
-        n_missing=sum(m.n_missing for m in observation.maps),
-        n_free=len(layout.free),
-        n_eval=sum(o.n_eval for o in orders),
-        parameters=estimates,
-        covariance=covariance,
-        maps=tuple(maps),
-        orders=tuple(orders),
-        aperture=_aperture(model, u),
-        notes=(*observation.notes, *doubts),
-        seconds=time.perf_counter() - begin,
-    )
+    start = oo(np.stack(starts))
+    # Jacobians of the search, and fields and samples of the exact model, some twenty of each.
+    each = 24 * len(layout.free) * sum(ladder.search.model.sizes) + 320 * sum(ladder.exact.model.sizes)
+    at_once = max(1, int(_BATCH_BYTES / each))
+    found = [
+        fitted
+        for rows in torch.arange(len(observations), device=oo.device).split(at_once)
+        for fitted in _fit_orders(
+            ladder, layout, order, rows, start[rows], observations, known_errors, progress
+        )
+    ]
+    results = [
+        _result(ladder, layout, observation, row, fitted, likelihood, (*observation.notes, *sample.notes))
+        for row, (observation, fitted, sample) in enumerate(zip(observations, found, samples, strict=True))
+    ]
+    return [replace(result, seconds=(time.perf_counter() - begin) / len(results)) for result in results]
 
 
-# ------------------------------------------------------------------------------------------- data
+def _check_shape(observations: "list[Observation]") -> None:
+    """Refuse observations that cannot be fitted at all, or not side by side."""
+    one = observations[0]
+    for i, other in enumerate(observations, 1):
+        other.check()
+        differs = [
+            name
+            for name, same in (
+                ("telescope", other.telescope == one.telescope),
+                ("wavelength", other.wavelength == one.wavelength),
+                ("receiver", other.receiver == one.receiver),
+                ("illumination", other.illumination == one.illumination),
+                ("focus offsets", [m.dz for m in other.maps] == [m.dz for m in one.maps]),
+                ("directions", _same_directions(one, other)),
+                ("errors (given or not)", prepare.errors_known(other.maps) == prepare.errors_known(one.maps)),
+            )
+            if not same
+        ]
+        if differs:
+            raise InputError(
+                f"observation {i} of {len(observations)} is not of the first one's shape: another "
+                f"{differs[0]}; fit it by itself"
+            )
+
+
+def _same_directions(a: "Observation", b: "Observation") -> bool:
+    pairs = zip(a.maps, b.maps, strict=False)
+    return all(np.array_equal(prepare.directions(m), prepare.directions(n)) for m, n in pairs)
 
 
 def _telescope(observation: "Observation", given: Telescope | str | Path | None) -> Telescope:
@@ -219,20 +272,9 @@ def _telescope(observation: "Observation", given: Telescope | str | Path | None)
     return telescopes.load(name)
 
 
-def _placed(m: "BeamMap") -> np.ndarray:
-    """Samples whose position can be used: a sample that was never observed may have none, or nonsense."""
-    reach = np.max(np.abs((m.x[m.valid], m.y[m.valid])))
-    return m.valid | ((np.abs(m.x) <= reach) & (np.abs(m.y) <= reach))
-
-
-def _directions(m: "BeamMap") -> tuple[np.ndarray, np.ndarray]:
-    placed = _placed(m)
-    return np.where(placed, m.x, 0.0), np.where(placed, m.y, 0.0)
-
-
 def _raster(observation: "Observation", scope: Telescope, oversample: float) -> int:
     """Pixels a side: 256, or as many as the farthest sample needs, with a quarter to spare."""
-    widest = max(float(np.max(np.abs(_directions(m)))) for m in observation.maps)
+    widest = max(float(np.max(np.abs(prepare.directions(m)))) for m in observation.maps)
     widest += 0.5 * max(abs(observation.receiver.chop_x), abs(observation.receiver.chop_y))
     needed = 1.25 * 4 * oversample * scope.radius * widest / observation.wavelength
     if needed > _MAX_RASTER:
@@ -244,159 +286,69 @@ def _raster(observation: "Observation", scope: Telescope, oversample: float) -> 
     return max(256, 2 * math.ceil(needed / 2))
 
 
-def _data(maps: "tuple[BeamMap, ...]", oo: OO) -> tuple[Data, bool, list[str]]:
-    """Samples as tensors, whether their errors are known, and what there is to say about that."""
-    valid = np.concatenate([m.valid for m in maps])
-    power = np.concatenate([np.where(m.valid, m.power, 0.0) for m in maps])
-    given = [np.where(m.valid, m.sigma, 1.0) for m in maps if m.sigma is not None]
-    notes = []
-    if given and all((sigma == 1).all() for sigma in given):
-        notes.append("errors of 1 throughout are a writer's placeholder: noise estimated from the data")
-    elif 0 < len(given) < len(maps):
-        notes.append(f"errors given for only {len(given)} of {len(maps)} maps: noise estimated for all")
-    known = len(given) == len(maps) and not notes
-    errors = np.concatenate(given) if known else np.ones_like(power)
-    return Data(oo(power), oo(errors), oo(valid)), known, notes
+# ----------------------------------------------------------------------------------------- orders
 
 
-def _noise(known_errors: bool, judge: Likelihood, peak: float) -> Parameter:
-    """The noise scale: times the file's errors, or, where it has none, in the data's units.
-
-    A standard error is taken at its word. A Cauchy half width is not one, and is fitted always.
-    """
-    if known_errors:
-        return Parameter("noise", "errors", 1.0, free=judge.name != "gaussian", log=True)
-    return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
-
-
-def _levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
-    """Largest excursion from the baseline in any map, and each map's baseline (median of its border)."""
-    baselines, peak = [], 0.0
-    for m in maps:
-        x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
-        r = np.hypot(x - np.median(x), y - np.median(y))
-        baselines.append(float(np.median(power[r >= np.quantile(r, 0.75)])))
-        peak = max(peak, float(np.max(np.abs(power - baselines[-1]))))
-    return peak, baselines
-
-
-def _map_noise(m: "BeamMap", residual: np.ndarray, known_errors: bool) -> float:
-    """Standard error of a sample: the file's, or the scatter from sample to sample away from the beam.
-
-    Fourth differences along the scan: a beam sampled a few times over its width hardly shows in them. Where
-    neighbours in the file are none on the sky they do show it, and the residuals scatter less.
-    """
-    if known_errors and m.sigma is not None:
-        return float(np.median(m.sigma[m.valid]))
-    x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
-    r = np.hypot(x - np.median(x), y - np.median(y))[2:-2]
-    differences = np.convolve(power, (1, -4, 6, -4, 1), mode="valid")[r >= np.median(r)]
-    scatter = np.median(np.abs(differences)) / math.sqrt(70)
-    return float(1.4826 * min(scatter, np.median(np.abs(residual[m.valid]))))
-
-
-def _chi2(
-    maps: "tuple[BeamMap, ...]", residual: np.ndarray, noises: list[float], known_errors: bool
-) -> float:
-    """Sum of the squared residuals over the noise; NaN without noise."""
-    sigma = np.concatenate(
-        [
-            np.where(m.valid, m.sigma, 1.0)
-            if known_errors and m.sigma is not None
-            else np.full(m.valid.size, noise)
-            for m, noise in zip(maps, noises, strict=True)
-        ]
-    )
-    return float(np.sum((residual / sigma) ** 2)) if (sigma > 0).all() else math.nan
-
-
-# ------------------------------------------------------------------------------------------ start
-
-
-class _Problem(NamedTuple):
-    """What stays the same from the first start to the last step."""
-
-    model: BeamModel
-    data: Data
-    judge: Likelihood
-
-    def posterior(self, layout: Layout, anchor: torch.Tensor) -> Posterior:
-        """The posterior of what `layout` leaves free, the rest held at `anchor`."""
-        return Posterior(self.model, layout, self.data, self.judge, anchor)
-
-
-def _start(
-    problem: _Problem, layout: Layout, observation: "Observation", baselines: list[float]
-) -> torch.Tensor:
-    """Coordinates to start from: a perfect dish of the right flux, pointing and noise.
-
-    Flux and centroid are what aberrations leave alone: the power in a map does not depend on the phase,
-    and the centroid of the power is the mean slope of the wavefront.
-    """
-    model = problem.model
-    maps = observation.maps
-    perfect = model.oo(layout.coordinates({f"offset_{i}": 0.0 for i in range(len(maps))}))
-    with torch.no_grad():
-        beams = model.split(model(perfect).cpu().numpy())
-    unit = layout.parameters[layout.index("gain_0")].start
-    flux = expected = 0.0
-    for m, level, beam in zip(maps, baselines, beams, strict=True):
-        flux += float(np.sum(np.abs(m.power - level), where=_bright(m, level)))
-        expected += float(np.sum(np.abs(beam) / unit, where=m.valid))
-    centroids = [_centroid(m, level, observation) for m, level in zip(maps, baselines, strict=True)]
-    shift = np.mean(centroids, axis=0)
-    tilt = 2 * math.pi * model.telescope.radius / model.wavelength * shift
-    guess = {f"gain_{i}": flux / expected for i in range(len(maps))}
-    guess |= {f"offset_{i}": level for i, level in enumerate(baselines)}
-    guess |= {"z2": float(tilt[0]), "z1": float(tilt[1])}
-    guess = {k: v for k, v in guess.items() if layout.parameters[layout.index(k)].free}
-    return _with_noise(problem, layout, model.oo(layout.coordinates(guess)))
-
-
-def _with_noise(problem: _Problem, layout: Layout, u: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
-    """The same coordinates with the noise that the residuals ask for, times a factor."""
-    i = layout.index("noise")
-    p = layout.parameters[i]
-    if not p.free:
-        return u
-    r = problem.posterior(layout, u).residuals(u) / problem.data.errors
-    scale = max(problem.judge.scale(r[problem.data.valid]), 1e-9 * p.scale)
-    u = u.clone()
-    u[i] = p.coordinate(factor * scale)
-    return u
-
-
-def _bright(m: "BeamMap", level: float) -> np.ndarray:
-    """Samples well above the noise of the border."""
-    excess = np.abs(np.where(m.valid, m.power - level, 0.0))
-    return m.valid & (excess > 0.05 * excess.max())
-
-
-def _centroid(m: "BeamMap", level: float, observation: "Observation") -> np.ndarray:
-    """Where the beam points, (x, y) rad: its centroid, or the mean over a chopped pair's two."""
-    receiver = observation.receiver
-    excess = np.where(m.valid, m.power - level, 0.0)
-    found = []
-    for sign in (1, -1) if receiver.chopped else (1,):
-        weight = np.clip(sign * excess, 0, None)
-        weight = np.where(weight > 0.15 * weight.max(), weight, 0)
-        expected = 0.5 * sign * np.array([receiver.chop_x, receiver.chop_y])
-        where = np.stack([np.where(m.valid, m.x, 0.0), np.where(m.valid, m.y, 0.0)])
-        if weight.sum() > 0:
-            found.append((where @ weight) / weight.sum() - expected)
-    return np.mean(found, axis=0) if found else np.zeros(2)
-
-
-# ---------------------------------------------------------------------------------------- descent
-
-
-class _End(NamedTuple):
-    """Where a descent ended; `distance` is to the minimum, in standard deviations."""
+class _Fitted(NamedTuple):
+    """One observation's end: coordinates, model samples, noise of each map, and how it came there."""
 
     coordinates: torch.Tensor
-    objective: float
+    samples: np.ndarray
+    noises: list[float]
     distance: float
-    message: str
+    stuck: bool
+    orders: tuple[OrderFit, ...]
+
+
+def _fit_orders(
+    ladder: Ladder,
+    layout: Layout,
+    order: int,
+    rows: torch.Tensor,
+    start: torch.Tensor,
+    observations: "list[Observation]",
+    known_errors: bool,
+    progress: Callable[[Progress], None] | None,
+) -> list[_Fitted]:
+    """Fit these rows of the ladder's data, order by order."""
+    u = start
+    history: list[list[OrderFit]] = [[] for _ in rows]
+    for step in range(1, order + 1):
+        began = time.perf_counter()
+        counter = _Counter(step, progress)
+        stage = layout.up_to_order(step)
+        if step < order:
+            end = descent.approach(ladder, stage, rows, u, counter)
+            n_eval = end.n_eval
+        else:
+            starts = [u, start] if order > 1 else [start]
+            end, numbers, n_eval = descent.search(ladder, stage, rows, starts, counter)
+            end = descent.finish(ladder, stage, rows, end, numbers, counter)
+            n_eval = n_eval + end.n_eval
+        u = end.coordinates
+        exact = ladder.posterior(ladder.exact, stage, rows, u)
+        with torch.no_grad():
+            samples = exact.model(u)
+            objective = exact.value(u, samples).tolist()
+        seconds = (time.perf_counter() - began) / len(rows)
+        residuals = torch.where(exact.data.valid, exact.data.power - samples, 0.0).cpu().numpy()
+        noises = []
+        for i, row in enumerate(rows.tolist()):
+            maps = observations[row].maps
+            per_map = zip(maps, exact.model.split(residuals[i]), strict=True)
+            noises.append([prepare.map_noise(m, r, known_errors) for m, r in per_map])
+            chi2 = prepare.chi2(maps, residuals[i], noises[i], known_errors)
+            dof = int(exact.data.valid[i].sum()) - len(stage.free)
+            history[i].append(
+                OrderFit(step, objective[i], chi2 / dof, len(stage.free), int(n_eval[i]), seconds)
+            )
+        if progress is not None:
+            progress(Progress(step, counter.n_eval, objective[0], history[0][-1]))
+    power = samples.cpu().numpy()
+    return [
+        _Fitted(u[i], power[i], noises[i], float(end.distance[i]), bool(end.stuck[i]), tuple(orders))
+        for i, orders in enumerate(history)
+    ]
 
 
 class _Counter:
@@ -405,53 +357,78 @@ class _Counter:
     def __init__(self, order: int, progress: Callable[[Progress], None] | None) -> None:
         self.order, self.progress, self.n_eval = order, progress, 0
 
-    def __call__(self, _: int, objective: float) -> None:
-        self.n_eval += 1
+    def __call__(self, members: int, objective: float) -> None:
+        self.n_eval += members
         if self.progress is not None:
             self.progress(Progress(self.order, self.n_eval, objective, None))
-
-
-def _approach(problem: _Problem, layout: Layout, start: torch.Tensor, counter: _Counter) -> _End:
-    """Go down from `start` to somewhere near a minimum.
-
-    Where the noise is fitted it is first held at what the start's residuals ask for: with it free from the
-    beginning, the curvature would change by orders of magnitude on the way. A likelihood that forgives
-    outliers sees it wider still, so that no sample is one: it also forgives a wrong model, and has minima
-    that explain part of the samples and give up the rest (graduated non-convexity, Blake & Zisserman 1987).
-    """
-    if layout.parameters[layout.index("noise")].free:
-        held = layout.held("noise")
-        start = _with_noise(problem, layout, start, problem.judge.widening)
-        start = _descend(problem, held, start, counter, _COARSE, 1).coordinates
-        start = _with_noise(problem, layout, start)
-    return _descend(problem, layout, start, counter, _COARSE, 1)
-
-
-def _descend(
-    problem: _Problem, layout: Layout, start: torch.Tensor, counter: _Counter, gtol: float, rounds: int
-) -> _End:
-    """Go down from `start`, each round with the information matrix of where the last one ended."""
-    oo = problem.model.oo
-    posterior = problem.posterior(layout, start)
-    objective = Objective(posterior, start, counter)
-    x = start[posterior.free].cpu().numpy()
-    for _ in range(rounds):
-        information = posterior.information(oo(x))
-        found = bfgs(objective, x, information, gtol=gtol)
-        x = found.x
-        distance = math.sqrt(newton_decrement(found.jac, information))
-        if distance < gtol:
-            break
-    return _End(posterior.complete(oo(x)), float(found.fun), distance, found.message)
 
 
 # ----------------------------------------------------------------------------------------- result
 
 
-def _message(end: _End) -> str:
-    if end.distance < _CONVERGED:
-        return f"at a minimum to within {end.distance:.1g} standard deviations"
-    return f"stopped {end.distance:.1g} standard deviations from a minimum: {end.message}"
+def _result(
+    ladder: Ladder,
+    layout: Layout,
+    observation: "Observation",
+    row: int,
+    fitted: _Fitted,
+    likelihood: str,
+    notes: tuple[str, ...],
+) -> FitResult:
+    """Everything about one fit; `seconds` is still to come."""
+    model = ladder.exact.model
+    data = Data(*(t[row] for t in ladder.exact.data))
+    u = fitted.coordinates
+    posterior = Posterior(model, layout, data, ladder.judge, u)
+    slopes = layout.slopes(u.cpu().numpy())[layout.free]
+    covariance = posterior.covariance(u[posterior.free]) * np.outer(slopes, slopes)
+    estimates = _estimates(layout, u.cpu().numpy(), covariance)
+    maps = [
+        MapFit(
+            m.dz,
+            m.x,
+            m.y,
+            m.power,
+            np.where(prepare.placed(m), beam, np.nan),
+            noise,
+            estimates[f"offset_{i}"].value,
+        )
+        for i, (m, beam, noise) in enumerate(
+            zip(observation.maps, model.split(fitted.samples), fitted.noises, strict=True)
+        )
+    ]
+    converged = fitted.distance < _CONVERGED
+    if converged:
+        message = f"at a minimum to within {fitted.distance:.1g} standard deviations"
+    else:
+        why = "no further decrease found" if fitted.stuck else "evaluations used up"
+        message = f"stopped {fitted.distance:.1g} standard deviations from a minimum: {why}"
+    last = fitted.orders[-1]
+    return FitResult(
+        input=observation.source,
+        telescope=model.telescope.name,
+        likelihood=likelihood,
+        illumination=model.illumination.name,
+        object=observation.object,
+        date_obs=observation.date_obs,
+        wavelength=observation.wavelength,
+        order=model.order,
+        converged=converged,
+        message=message,
+        objective=last.objective,
+        chi2_reduced=last.chi2_reduced,
+        n_data=int(data.valid.sum()),
+        n_missing=sum(m.n_missing for m in observation.maps),
+        n_free=len(layout.free),
+        n_eval=sum(o.n_eval for o in fitted.orders),
+        parameters=estimates,
+        covariance=covariance,
+        maps=tuple(maps),
+        orders=fitted.orders,
+        aperture=_aperture(model, u),
+        notes=notes,
+        seconds=0.0,
+    )
 
 
 def _estimates(layout: Layout, u: np.ndarray, covariance: np.ndarray) -> dict[str, Estimate]:

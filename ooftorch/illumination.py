@@ -28,6 +28,9 @@ __all__ = [
     "tophat",
 ]
 
+# Derivatives of the logarithm of an amplitude by parameter, each computed when it is called for.
+Slopes = Mapping[str, Callable[[], Tensor]]
+
 # A power of zero has an infinite slope for exponents below one; this floor, far below any amplitude
 # that matters, keeps the gradient finite at and beyond the rim.
 _FLOOR = 1e-24
@@ -46,10 +49,26 @@ def gaussian(x: Tensor, y: Tensor, *, x0, y0, amp, sigma, rho, diff) -> Tensor:
     rho, diff : ellipticity, the coefficients of dx*dy and of dx**2 - dy**2; the form stays a bell while
         (rho/2)**2 + diff**2 < 1.
     """
+    return amp * torch.exp(_form(x - x0, y - y0, rho, diff) / (-2 * sigma**2))
+
+
+def gaussian_slopes(x: Tensor, y: Tensor, *, x0, y0, amp, sigma, rho, diff) -> Slopes:
+    """Derivatives of the logarithm of `gaussian`."""
     dx, dy = x - x0, y - y0
+    by_form = -0.5 / sigma**2
+    return {
+        "x0": lambda: by_form * ((-2 - 2 * diff) * dx - rho * dy),
+        "y0": lambda: by_form * ((2 * diff - 2) * dy - rho * dx),
+        "amp": lambda: (1 / amp).expand_as(dx),
+        "sigma": lambda: by_form * (-2 / sigma) * _form(dx, dy, rho, diff),
+        "rho": lambda: by_form * dx * dy,
+        "diff": lambda: by_form * (dx - dy) * (dx + dy),
+    }
+
+
+def _form(dx, dy, rho, diff):
     # r**2 directly: the square root of it has no gradient at the centre of the dish.
-    r2 = dx**2 + dy**2 + rho * dx * dy + diff * (dx**2 - dy**2)
-    return amp * torch.exp(-r2 / (2 * sigma**2))
+    return dx * ((1 + diff) * dx + rho * dy) + (1 - diff) * dy * dy
 
 
 def pedestal(x: Tensor, y: Tensor, *, x0, y0, amp, taper_db, q) -> Tensor:
@@ -69,6 +88,23 @@ def pedestal(x: Tensor, y: Tensor, *, x0, y0, amp, taper_db, q) -> Tensor:
     return amp * (c + (1 - c) * base**q)
 
 
+def pedestal_slopes(x: Tensor, y: Tensor, *, x0, y0, amp, taper_db, q) -> Slopes:
+    """Derivatives of the logarithm of `pedestal`."""
+    c = _db_to_field(taper_db)
+    dx, dy = x - x0, y - y0
+    base = torch.clamp(1 - dx * dx - dy * dy, min=_FLOOR)
+    bell = base**q
+    value = c + (1 - c) * bell
+    by_r2 = torch.where(base > _FLOOR, -q * (1 - c) * bell / (base * value), 0.0)
+    return {
+        "x0": lambda: -2 * dx * by_r2,
+        "y0": lambda: -2 * dy * by_r2,
+        "amp": lambda: (1 / amp).expand_as(dx),
+        "taper_db": lambda: math.log(10) / 20 * c * (1 - bell) / value,
+        "q": lambda: (1 - c) * bell * torch.log(base) / value,
+    }
+
+
 def squashed(x: Tensor, y: Tensor, *, x0, y0, amp, sigma) -> Tensor:
     """Squashed Gaussian of the ALMA antennas: sqrt(1 - (1 - g)**2), g = exp(-r**2 / sigma**2).
 
@@ -85,6 +121,20 @@ def squashed(x: Tensor, y: Tensor, *, x0, y0, amp, sigma) -> Tensor:
     return amp * torch.exp(-s / 2) * torch.sqrt(2 - torch.exp(-s))
 
 
+def squashed_slopes(x: Tensor, y: Tensor, *, x0, y0, amp, sigma) -> Slopes:
+    """Derivatives of the logarithm of `squashed`."""
+    dx, dy = x - x0, y - y0
+    s = (dx * dx + dy * dy) / sigma**2
+    g = torch.exp(-s)
+    by_s = (g - 1) / (2 - g)
+    return {
+        "x0": lambda: by_s * -2 * dx / sigma**2,
+        "y0": lambda: by_s * -2 * dy / sigma**2,
+        "amp": lambda: (1 / amp).expand_as(dx),
+        "sigma": lambda: by_s * -2 * s / sigma,
+    }
+
+
 def tophat(x: Tensor, y: Tensor, *, amp, radius, pitch: float) -> Tensor:
     """Uniform disc (cold stop), its edge graded over one pixel.
 
@@ -97,6 +147,15 @@ def tophat(x: Tensor, y: Tensor, *, amp, radius, pitch: float) -> Tensor:
     pitch : pixel size over the dish radius: a pixel cut by the edge counts by how far it lies inside.
     """
     return amp * torch.clamp((radius - torch.hypot(x, y)) / pitch + 0.5, 0.0, 1.0)
+
+
+def tophat_slopes(x: Tensor, y: Tensor, *, amp, radius, pitch: float) -> Slopes:
+    """Derivatives of the logarithm of `tophat`; zero where it is dark."""
+    inside = (radius - torch.hypot(x, y)) / pitch + 0.5
+    return {
+        "amp": lambda: torch.where(inside > 0, 1 / amp, 0.0),
+        "radius": lambda: torch.where((inside > 0) & (inside < 1), 1 / (inside * pitch), 0.0),
+    }
 
 
 def _db_to_field(db):
@@ -122,6 +181,7 @@ class Illumination:
     ----------
     name : as on the command line.
     amplitude : function (x, y, **parameters) to a Tensor.
+    slopes : function (x, y, **parameters) to the derivatives of the logarithm of the amplitude.
     defaults : parameter name to value, in the order of the summary.
     free : names that a fit frees by default, each with the standard deviation of its prior (relative
         for the widths, which are positive by nature).
@@ -129,6 +189,7 @@ class Illumination:
 
     name: str
     amplitude: Callable[..., Tensor]
+    slopes: Callable[..., Slopes]
     defaults: Mapping[str, float]
     free: Mapping[str, float]
 
@@ -139,19 +200,25 @@ MODELS: dict[str, Illumination] = {
     "gaussian": Illumination(
         "gaussian",
         gaussian,
+        gaussian_slopes,
         {"sigma": 0.6, "x0": 0.0, "y0": 0.0, "amp": 1.0, "rho": 0.0, "diff": 0.0},
         {"sigma": 0.1},
     ),
     "pedestal": Illumination(
         "pedestal",
         pedestal,
+        pedestal_slopes,
         {"taper_db": -12.0, "q": 1.5, "x0": 0.0, "y0": 0.0, "amp": 1.0},
         {"taper_db": 2.0, "q": 0.25},
     ),
     "squashed": Illumination(
-        "squashed", squashed, {"sigma": 0.55, "x0": 0.0, "y0": 0.0, "amp": 1.0}, {"sigma": 0.1}
+        "squashed",
+        squashed,
+        squashed_slopes,
+        {"sigma": 0.55, "x0": 0.0, "y0": 0.0, "amp": 1.0},
+        {"sigma": 0.1},
     ),
-    "tophat": Illumination("tophat", tophat, {"radius": 2.0, "amp": 1.0}, {}),
+    "tophat": Illumination("tophat", tophat, tophat_slopes, {"radius": 2.0, "amp": 1.0}, {}),
 }
 
 

@@ -46,6 +46,10 @@ class Likelihood:
         """Second derivative of `per_sample`."""
         raise NotImplementedError
 
+    def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """`per_sample` summed over the last dimension, and `score`, with as few passes as it takes."""
+        raise NotImplementedError
+
     def scale(self, r: Tensor) -> float:
         """Noise scale that makes unscaled residuals r most likely (or a close robust guess)."""
         raise NotImplementedError
@@ -84,6 +88,9 @@ class Gaussian(Likelihood):
     def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
         return torch.ones_like(r)
 
+    def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return 0.5 * torch.linalg.vecdot(r, r) + 0.5 * math.log(2 * math.pi) * r.shape[-1], r
+
     def scale(self, r: Tensor) -> float:  # noqa: D102
         return float(r.square().mean().sqrt())
 
@@ -102,6 +109,10 @@ class Cauchy(Likelihood):
 
     def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
         return 2 * (1 - r.square()) / (1 + r.square()).square()
+
+    def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        s = r.square()
+        return torch.log1p(s).sum(-1) + math.log(math.pi) * r.shape[-1], 2 * r / (1 + s)
 
     def scale(self, r: Tensor) -> float:  # noqa: D102
         # Half of a Cauchy distribution lies within its half width.

@@ -1,14 +1,13 @@
 """The forward model: parameters to beam maps.
 
-`Layout` knows every parameter by name; `BeamModel` turns the vector it describes into the power that
-each map would record. Inside, parameters are dimensionless coordinates of order one; outside they are
-radians, metres and the units of the data. No other line of the package counts positions in the vector.
+`BeamModel` turns the vector of coordinates that a `Layout` describes into the power that each map would
+record; its `Prediction` knows the derivatives.
 """
 
-import difflib
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,207 +17,15 @@ from torch import Tensor, nn
 from ooftorch import illumination, zernike
 from ooftorch.device import OO
 from ooftorch.errors import InputError
+from ooftorch.layout import Layout, Units, default_layout
 from ooftorch.receiver import ReceivedPower, Receiver
 from ooftorch.telescope import Telescope
 
-__all__ = ["BeamModel", "Layout", "MapGeometry", "Parameter"]
+__all__ = ["BeamModel", "MapGeometry", "Prediction"]
 
-# Prior widths (standard deviations) of parameters that are not shape of the surface.
-GAIN_TIE = 0.03  # relative spread of the maps' gains about their common value
-POINTING_PRIOR = 0.25  # per-map pointing error, in units of wavelength over diameter
-CENTRE_PRIOR = 0.05  # illumination centre, in dish radii
-FOCUS_PRIOR_M = 1e-3  # common error of the defocus, metres
-GAIN_RATIO_PRIOR = 0.1  # relative, of a chopped pair
-
-# Power has no trace of these.
-UNOBSERVABLE = {"z0": "no power pattern depends on the piston", "amp": "the maps' gains stand for it"}
-
-# Logarithms of a positive parameter over its scale beyond this are one and the same, so that a line search
-# may overshoot without meeting an infinity.
-LOG_LIMIT = 50.0
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of the model.
-
-    The coordinate u that minimisers see is value/scale, or log(value/scale) where `log` is set because
-    the value is positive by nature.
-
-    Attributes
-    ----------
-    name, unit : str
-    start : float
-        Start value, in the unit.
-    scale : float
-        Typical size, in the unit.
-    free : bool
-    log : bool
-    prior : float or None
-        Standard deviation of a normal prior about the start, in the unit (relative where `log`).
-    """
-
-    name: str
-    unit: str
-    start: float
-    scale: float = 1.0
-    free: bool = False
-    log: bool = False
-    prior: float | None = None
-
-    def coordinate(self, value: float) -> float:
-        """Coordinate of a value; InputError for one that is not positive where it has to be."""
-        if self.log and not value > 0:
-            raise InputError(f"{self.name} is positive by nature, not {value:g}")
-        return math.log(value / self.scale) if self.log else value / self.scale
-
-    def value(self, coordinate: float) -> float:
-        """Value at a coordinate."""
-        if not self.log:
-            return self.scale * coordinate
-        return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
-
-    def values(self, coordinates: Tensor) -> Tensor:
-        """`value` of a tensor of coordinates, differentiable."""
-        if not self.log:
-            return self.scale * coordinates
-        return self.scale * torch.exp(coordinates.clamp(-LOG_LIMIT, LOG_LIMIT))
-
-    def slope(self, coordinate: float) -> float:
-        """Derivative of the value by the coordinate: turns a coordinate's error into the value's."""
-        return self.value(coordinate) if self.log else self.scale
-
-
-@dataclass(frozen=True)
-class Layout:
-    """All parameters of a model, in order.
-
-    Attributes
-    ----------
-    parameters : tuple of Parameter
-    ties : tuple of (names, float)
-        Groups of parameters held together: a normal prior of that width, in coordinates, on each one's
-        distance from the mean of its group. (A common value with a flat prior, integrated out.)
-    """
-
-    parameters: tuple[Parameter, ...]
-    ties: tuple[tuple[tuple[str, ...], float], ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """Names in order."""
-        return [p.name for p in self.parameters]
-
-    @property
-    def free(self) -> list[int]:
-        """Positions of the free parameters."""
-        return [i for i, p in enumerate(self.parameters) if p.free]
-
-    def index(self, name: str) -> int:
-        """Position of a parameter.
-
-        Raises
-        ------
-        InputError
-            No parameter of that name; the nearest are given.
-        """
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise self._unknown(name) from None
-
-    def expand(self, name: str) -> list[str]:
-        """Parameters meant by `name`: itself, or one per map ("dx" means dx_0, dx_1, ...)."""
-        members = [n for n in self.names if n == name or (n.startswith(name + "_") and n[-1].isdigit())]
-        if not members:
-            raise self._unknown(name)
-        return members
-
-    def _unknown(self, name: str) -> InputError:
-        near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(self.names)}"
-        return InputError(f"no parameter {name!r}; {hint}")
-
-    def freed(self, names: Iterable[str]) -> "Layout":
-        """Return a layout in which `names` are free as well."""
-        chosen = {m for name in names for m in self.expand(name)}
-        for name in sorted(chosen & set(UNOBSERVABLE)):
-            raise InputError(f"{name} cannot be freed: {UNOBSERVABLE[name]}")
-        return self._replace(lambda p: replace(p, free=True) if p.name in chosen else p)
-
-    def fixed(self, values: Mapping[str, float]) -> "Layout":
-        """Return a layout in which these parameters are held at the given values, without a prior."""
-        held = {m: value for name, value in values.items() for m in self.expand(name)}
-        for p in self.parameters:
-            if p.name in held:
-                p.coordinate(held[p.name])
-        return self._replace(
-            lambda p: replace(p, free=False, start=held[p.name], prior=None) if p.name in held else p
-        )
-
-    def added(self, parameter: Parameter) -> "Layout":
-        """Return a layout with one more parameter, at the end."""
-        return replace(self, parameters=(*self.parameters, parameter))
-
-    def held(self, name: str) -> "Layout":
-        """Return a layout in which one parameter keeps the coordinate that it has."""
-        self.index(name)
-        return self._replace(lambda p: replace(p, free=False) if p.name == name else p)
-
-    def up_to_order(self, order: int) -> "Layout":
-        """Return a layout whose Zernikes above `order` are held where they start."""
-
-        def cut(p: Parameter) -> Parameter:
-            k = _zernike_number(p.name)
-            return p if k is None or zernike.order_of(k) <= order else replace(p, free=False)
-
-        return self._replace(cut)
-
-    def _replace(self, change) -> "Layout":
-        return replace(self, parameters=tuple(change(p) for p in self.parameters))
-
-    def coordinates(self, values: Mapping[str, float] | None = None) -> np.ndarray:
-        """Vector of coordinates at the start values, `values` overriding some by name."""
-        values = dict(values or {})
-        for name in values:
-            self.index(name)
-        return np.array([p.coordinate(values.get(p.name, p.start)) for p in self.parameters])
-
-    def values(self, coordinates: np.ndarray) -> dict[str, float]:
-        """Values by name at a vector of coordinates."""
-        return {p.name: p.value(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)}
-
-    def slopes(self, coordinates: np.ndarray) -> np.ndarray:
-        """Derivatives of the values by the coordinates."""
-        return np.array([p.slope(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)])
-
-    def prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Priors as linear residuals: half the squared norm of ``rows @ u - target`` is their cost.
-
-        Returns
-        -------
-        rows : ndarray, (n_rows, n_parameters)
-        target : ndarray, (n_rows,)
-        """
-        rows, target = [], []
-        for i, p in enumerate(self.parameters):
-            if p.prior is not None and p.free:
-                width = p.prior if p.log else p.prior / p.scale
-                row = np.zeros(len(self.parameters))
-                row[i] = 1 / width
-                rows.append(row)
-                target.append(p.coordinate(p.start) / width)
-        for names, width in self.ties:
-            members = [self.index(n) for n in names]
-            block = np.zeros((len(members), len(self.parameters)))
-            block[:, members] = (np.eye(len(members)) - 1 / len(members)) / width
-            rows.extend(block)
-            target.extend([0.0] * len(members))
-        return np.array(rows).reshape(-1, len(self.parameters)), np.array(target)
-
-
-def _zernike_number(name: str) -> int | None:
-    return int(name[1:]) if name[0] == "z" and name[1:].isdigit() else None
+# Columns of the Jacobian computed together: enough to keep the processor busy, few enough to keep the
+# memory at a handful of aperture fields.
+_COLUMNS = 8
 
 
 class MapGeometry(NamedTuple):
@@ -269,6 +76,7 @@ class BeamModel(nn.Module):
     coverage: Tensor
     zernikes: Tensor
     per_map_phase: Tensor
+    nominal_dz: Tensor
 
     def __init__(
         self,
@@ -325,29 +133,22 @@ class BeamModel(nn.Module):
         self._put("per_map_phase", np.concatenate([-k * path, k * x[None], k * y[None]]))
 
         self.illumination = _illumination_of(illumination, pitch / radius)
-        self.layout = _default_layout(telescope, illumination, order, len(maps), scale, wavelength, receiver)
-        self.coordinates = nn.Parameter(self.oo(self.layout.coordinates()))
+        self._put("nominal_dz", self.dz)
+        self.adopt(default_layout(telescope, illumination, order, len(maps), scale, wavelength, receiver))
 
-        # Maps with the same samples share one operator and one batched product.
-        self._groups: list[tuple[list[int], ReceivedPower]] = []
-        for i, m in enumerate(maps):
-            for members, _ in self._groups:
-                first = maps[members[0]]
-                if np.array_equal(first.x, m.x) and np.array_equal(first.y, m.y):
-                    members.append(i)
-                    break
-            else:
-                beam = ReceivedPower(receiver, axis, axis, m.x, m.y, wavelength, like=self.coverage)
-                self._groups.append(([i], beam))
+        self.groups = _Groups(maps, receiver, axis, wavelength, self.coverage)
 
     def adopt(self, layout: Layout) -> None:
         """Describe the parameters by `layout`: the model's own, or one with others added.
 
         The coordinates go to its start values, in a new Parameter: make optimisers afterwards.
         """
-        for name in self.layout.names:
+        known = getattr(self, "layout", layout)
+        for name in known.names:
             layout.index(name)
         self.layout = layout
+        self.units = Units(layout, self.oo)
+        self.places = _Places(layout, self.zernikes.shape[0], len(self.dz), self.illumination, self.oo)
         self.coordinates = nn.Parameter(self.oo(layout.coordinates()))
 
     def _put(self, name: str, array: np.ndarray) -> None:
@@ -366,14 +167,8 @@ class BeamModel(nn.Module):
         amplitude, phase : Tensor, (..., n_pixels)
             Phase in radians. Pixels: `pixel_x`, `pixel_y`, in dish radii.
         """
-        u = self._own() if coordinates is None else coordinates
-        named = self._columns(u)
-        amplitude = self.coverage * self.illumination.amplitude(
-            self.pixel_x, self.pixel_y, **{name: named[name] for name in self.illumination.defaults}
-        )
-        n_z = self.zernikes.shape[0]
-        first = self.layout.index("z0")
-        return amplitude, u[..., first : first + n_z] @ self.zernikes
+        at = Prediction(self, self._own() if coordinates is None else coordinates)
+        return at.amplitude, at.surface
 
     def forward(self, coordinates: Tensor | None = None) -> Tensor:
         """Power of every sample of every map.
@@ -388,32 +183,11 @@ class BeamModel(nn.Module):
         Tensor, (..., n_samples)
             All maps, one after the other; `split` takes them apart.
         """
-        u = self._own() if coordinates is None else coordinates
-        named = self._columns(u)
-        amplitude, phase = self.aperture(u)
+        return self.at(self._own() if coordinates is None else coordinates).samples
 
-        dz = self.oo(self.dz) + named["dz"]  # (..., n_maps)
-        powers = [dz ** (p + 1) for p in range(self.n_powers)]
-        per_map = torch.stack([*powers, self._per_map(named, "dx"), self._per_map(named, "dy")], -1)
-        phase = phase.unsqueeze(-2) + per_map @ self.per_map_phase  # (..., n_maps, n_pixels)
-        amplitude = amplitude.unsqueeze(-2)
-        field = torch.stack([amplitude * torch.cos(phase), amplitude * torch.sin(phase)], -1)
-        side = len(self.axis)
-        square = field.new_zeros((*field.shape[:-2], side * side, 2))
-        square = square.index_copy(-2, self.pixel, field).unflatten(-2, (side, side))
-
-        perfect = amplitude.sum(-1, keepdim=True).square()  # (..., 1, 1)
-        gain, offset = self._per_map(named, "gain"), self._per_map(named, "offset")
-        ratio = named["gain_ratio"].unsqueeze(-1) if self.receiver.chopped else None
-        out: list[Tensor] = [field.new_empty(0)] * len(self.dz)
-        for members, beam in self._groups:
-            # Basic slicing where it can be: all maps usually share their samples.
-            chosen = square if len(members) == len(self.dz) else square[..., members, :, :, :]
-            p = beam(chosen, ratio) / perfect
-            p = gain[..., members, None] * p + offset[..., members, None]
-            for j, i in enumerate(members):
-                out[i] = p[..., j, :]
-        return torch.cat(out, -1)
+    def at(self, coordinates: Tensor) -> "Prediction":
+        """Predict the maps at the coordinates (..., n_parameters), with all derivatives at hand."""
+        return Prediction(self, coordinates)
 
     def split(self, samples: Tensor | np.ndarray) -> list:
         """Per-map pieces of an array whose last dimension holds the samples of all maps."""
@@ -436,60 +210,253 @@ class BeamModel(nn.Module):
         free[self.layout.free] = True
         return torch.where(free, self.coordinates, self.coordinates.detach())
 
-    def _columns(self, u: Tensor) -> dict[str, Tensor]:
-        """Values by name, (..., 1) each."""
-        return {p.name: p.values(u[..., i : i + 1]) for i, p in enumerate(self.layout.parameters)}
 
-    def _per_map(self, named: dict[str, Tensor], name: str) -> Tensor:
-        return torch.cat([named[f"{name}_{i}"] for i in range(len(self.dz))], -1)
+class _Places:
+    """Where the model's parameters stand in the vector, and which of them a gradient is wanted for."""
+
+    def __init__(
+        self, layout: Layout, n_zernike: int, n_maps: int, lamp: illumination.Illumination, oo: OO
+    ) -> None:
+        def per_map(name: str) -> Tensor:
+            return oo([layout.index(f"{name}_{i}") for i in range(n_maps)])
+
+        free = set(layout.free)
+        self.zernike = range(layout.index("z0"), layout.index("z0") + n_zernike)
+        self.illumination = {name: layout.index(name) for name in lamp.defaults}
+        self.lamp = [i for i in self.illumination.values() if i in free]
+        self.dz = layout.index("dz")
+        self.ratio = layout.index("gain_ratio") if "gain_ratio" in layout.names else None
+        self.gain, self.offset = per_map("gain"), per_map("offset")
+        self.dx, self.dy = per_map("dx"), per_map("dy")
+        moving = [self.dz, *self.dx.tolist(), *self.dy.tolist()]
+        self.moves = not free.isdisjoint(moving)
+        # In the order in which `Prediction.pull` finds them.
+        pulled = [*self.zernike, *self.gain.tolist(), *self.offset.tolist()]
+        pulled += moving if self.moves else []
+        pulled += [] if self.ratio is None else [self.ratio]
+        self.pulled = oo([*pulled, *self.lamp])
+
+
+class _Groups:
+    """Maps with the same samples share one operator and one batched product."""
+
+    def __init__(
+        self,
+        maps: Sequence[MapGeometry],
+        receiver: Receiver,
+        axis: np.ndarray,
+        wavelength: float,
+        like: Tensor,
+    ) -> None:
+        self.members: list[list[int]] = []
+        for i, m in enumerate(maps):
+            for members in self.members:
+                first = maps[members[0]]
+                if np.array_equal(first.x, m.x) and np.array_equal(first.y, m.y):
+                    members.append(i)
+                    break
+            else:
+                self.members.append([i])
+        firsts = [maps[members[0]] for members in self.members]
+        self.beams = [ReceivedPower(receiver, axis, axis, m.x, m.y, wavelength, like=like) for m in firsts]
+        self._sizes = [len(m.x) for m in maps]
+        self._order = [i for members in self.members for i in members]
+        self._index = [torch.tensor(members, device=like.device) for members in self.members]
+        self._back = torch.tensor(np.argsort(self._order), device=like.device)
+
+    def of(self, tensor: Tensor, dim: int) -> list[Tensor]:
+        """Each group's part of a tensor whose dimension `dim` counts the maps."""
+        if len(self.members) == 1:
+            return [tensor]
+        return [tensor.index_select(dim, index) for index in self._index]
+
+    def ordered(self, parts: list[Tensor], dim: int) -> Tensor:
+        """Inverse of `of`."""
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim).index_select(dim, self._back)
+
+    def apart(self, samples: Tensor) -> list[Tensor]:
+        """Each group's part (..., n_maps, n) of the samples of all maps (..., n_samples)."""
+        if len(self.members) == 1:
+            return [samples.unflatten(-1, (len(self._order), -1))]
+        by_map = samples.split(self._sizes, -1)
+        return [torch.stack([by_map[i] for i in members], -2) for members in self.members]
+
+    def joined(self, parts: list[Tensor]) -> Tensor:
+        """Inverse of `apart`."""
+        if len(parts) == 1:
+            return parts[0].flatten(-2)
+        by_map = [row for part in parts for row in part.unbind(-2)]
+        return torch.cat([by_map[i] for i in self._back.tolist()], -1)
+
+
+class Prediction:
+    """Beam maps at one set of parameters (or a batch), and their derivatives there.
+
+    What the way forward computed is kept, so that a gradient costs one more pass, backwards (`pull`), and
+    so does each column of the Jacobian, forwards. Both are written out: autograd would build the graph
+    of a function that never changes anew for every evaluation.
+
+    Parameters
+    ----------
+    model : BeamModel
+    coordinates : Tensor, (..., n_parameters)
+
+    Attributes
+    ----------
+    values : Tensor, (..., n_parameters)
+        The parameters in their units.
+    amplitude, surface : Tensor, (..., n_pixels)
+        Aperture amplitude, and phase (rad) without defocus.
+    samples : Tensor, (..., n_samples)
+        Power of every sample, all maps one after the other.
+    """
+
+    def __init__(self, model: "BeamModel", coordinates: Tensor) -> None:
+        self._model, self._coordinates = model, coordinates
+        places = model.places
+        v = self.values = model.units.values(coordinates)
+        self._lamp = {name: v[..., i, None] for name, i in places.illumination.items()}
+        self.amplitude = model.coverage * model.illumination.amplitude(
+            model.pixel_x, model.pixel_y, **self._lamp
+        )
+        self.surface = v[..., places.zernike.start : places.zernike.stop] @ model.zernikes
+
+    @functools.cached_property
+    def samples(self) -> Tensor:  # noqa: D102  (an attribute of the class docstring)
+        model, v, places, groups = self._model, self.values, self._model.places, self._model.groups
+        self._dz = model.nominal_dz + v[..., places.dz, None]  # (..., n_maps)
+        powers = [self._dz, *(self._dz ** (p + 1) for p in range(1, model.n_powers))]
+        per_map = torch.stack([*powers, v.index_select(-1, places.dx), v.index_select(-1, places.dy)], -1)
+        # Complex, (..., n_maps, n_pixels).
+        phase = self.surface.unsqueeze(-2) + per_map @ model.per_map_phase
+        amplitude = self.amplitude.unsqueeze(-2)
+        self._field = torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
+        self._total = self.amplitude.sum(-1)[..., None, None]
+        # Of the power in units of the perfect, in-focus telescope's peak.
+        self._gain = groups.of(v.index_select(-1, places.gain).unsqueeze(-1) / self._total.square(), -2)
+        offset = groups.of(v.index_select(-1, places.offset).unsqueeze(-1), -2)
+        ratio = None if places.ratio is None else v[..., places.ratio, None, None]
+        fields = groups.of(self._square(self._field), -4)
+        self._received = [beam.at(field, ratio) for beam, field in zip(groups.beams, fields, strict=True)]
+        return groups.joined(
+            [torch.addcmul(o, g, r.power) for o, g, r in zip(offset, self._gain, self._received, strict=True)]
+        )
+
+    def pull(self, slope: Tensor) -> Tensor:
+        """Slope of a function by the coordinates (..., n_parameters) from that by the samples.
+
+        Zero for the parameters of the illumination, the focus and the pointing that the layout holds.
+        """
+        model, places, groups = self._model, self._model.places, self._model.groups
+        _ = self.samples  # the way forward, where nobody asked for it yet
+        slopes = groups.apart(slope)
+        by_map = [torch.linalg.vecdot(w, r.power) for w, r in zip(slopes, self._received, strict=True)]
+        by_gain = groups.ordered(by_map, -1) / self._total[..., 0].square()
+        by_offset = groups.ordered([w.sum(-1) for w in slopes], -1)
+        by_power = [w * g for w, g in zip(slopes, self._gain, strict=True)]
+        by_field = [r.pull(w) for r, w in zip(self._received, by_power, strict=True)]
+        pulled = torch.view_as_complex(groups.ordered(by_field, -4)).flatten(-2)
+        # The real part goes with the logarithm of the amplitude, the imaginary one with the phase.
+        pulled = self._field.conj() * pulled[..., model.pixel]
+        by_phase = pulled.imag
+        parts = [by_phase.sum(-2) @ model.zernikes.mT, by_gain, by_offset]
+        if places.moves:
+            per_map = by_phase @ model.per_map_phase.mT  # (..., n_maps, powers of dz and dx, dy)
+            by_dz = (per_map[..., :-2] * self._dz_rates()).sum((-1, -2))
+            parts += [by_dz[..., None], per_map[..., -2], per_map[..., -1]]
+        if places.ratio is not None:
+            by_log = [
+                (w * r.ratio_slope()).sum((-1, -2)) for w, r in zip(by_power, self._received, strict=True)
+            ]
+            parts.append((torch.stack(by_log).sum(0) / self.values[..., places.ratio])[..., None])
+        if places.lamp:
+            # A brighter pixel also raises the perfect telescope's peak, in whose units the power is.
+            rise = torch.linalg.vecdot(by_gain, self.values.index_select(-1, places.gain))[..., None]
+            by_lamp = pulled.real.sum(-2) - (2 * rise / self._total[..., 0]) * self.amplitude
+            lamp_slopes = self._lamp_slopes(places.lamp)
+            parts += [torch.linalg.vecdot(by_lamp, slope_of)[..., None] for _, slope_of in lamp_slopes]
+        out = torch.zeros_like(self.values).index_copy(-1, places.pulled, torch.cat(parts, -1))
+        return out * model.units.slopes(self._coordinates, self.values)
+
+    def jacobian(self, wanted: Sequence[int]) -> Tensor:
+        """Derivatives of the samples by some of the coordinates, (..., len(wanted), n_samples)."""
+        model, places, groups = self._model, self._model.places, self._model.groups
+        out = self.samples.new_zeros((*self.values.shape[:-1], len(wanted), self.samples.shape[-1]))
+        row = {i: r for r, i in enumerate(wanted)}
+        numbers = [i for i in wanted if i in places.zernike]
+        for start in range(0, len(numbers), _COLUMNS):
+            chunk = numbers[start : start + _COLUMNS]
+            polynomials = model.zernikes[[i - places.zernike.start for i in chunk]]
+            # The columns go before every other dimension.
+            polynomials = polynomials.reshape(len(chunk), *[1] * (self._field.dim() - 1), -1)
+            out[..., [row[i] for i in chunk], :] = self._by_phase(polynomials).movedim(0, -2)
+        if places.dz in row:
+            by_dz = self._dz_rates() @ model.per_map_phase[:-2]
+            out[..., row[places.dz], :] = self._by_phase(by_dz)
+        for i, slope_of in self._lamp_slopes(wanted):
+            fall = 2 * torch.linalg.vecdot(self.amplitude, slope_of)[..., None, None] / self._total
+            fallen = [g * r.power * fall for g, r in zip(self._gain, self._received, strict=True)]
+            out[..., row[i], :] = self._by_field(slope_of.unsqueeze(-2) * self._field) - groups.joined(fallen)
+        if places.ratio is not None and places.ratio in row:
+            per_log = [g * r.ratio_slope() for g, r in zip(self._gain, self._received, strict=True)]
+            out[..., row[places.ratio], :] = groups.joined(per_log) / self.values[..., places.ratio, None]
+
+        def each(members: Tensor, derivative: Callable[[], Tensor]) -> None:
+            """Write the rows of parameters that belong to one map each."""
+            if row.keys().isdisjoint(members.tolist()):
+                return
+            for i, part, target in zip(
+                members.tolist(), model.split(derivative()), model.split(out), strict=True
+            ):
+                if i in row:
+                    target[..., row[i], :] = part
+
+        each(places.dx, lambda: self._by_phase(model.per_map_phase[-2]))
+        each(places.dy, lambda: self._by_phase(model.per_map_phase[-1]))
+        each(places.gain, lambda: groups.joined([r.power / self._total.square() for r in self._received]))
+        each(places.offset, lambda: torch.ones_like(self.samples))
+        slopes = model.units.slopes(self._coordinates, self.values)[..., wanted]
+        return out.mul_(slopes.unsqueeze(-1))
+
+    def _square(self, field: Tensor) -> Tensor:
+        """Complex field of the dish pixels (..., n_pixels) on the whole raster (..., ny, nx, 2)."""
+        side = len(self._model.axis)
+        # Two dimensions: torch copies along an index of more several times slower.
+        flat = field.reshape(-1, field.shape[-1])
+        square = flat.new_zeros((len(flat), side * side)).index_copy(-1, self._model.pixel, flat)
+        return torch.view_as_real(square.reshape(*field.shape[:-1], side, side))
+
+    def _dz_rates(self) -> Tensor:
+        """Derivative of each power of dz, (..., n_maps, n_powers)."""
+        return torch.stack([(p + 1) * self._dz**p for p in range(self._model.n_powers)], -1)
+
+    def _lamp_slopes(self, wanted: Container[int]) -> Iterator[tuple[int, Tensor]]:
+        """Those of the wanted parameters that belong to the illumination, and its logarithm's derivatives."""
+        model = self._model
+        slopes = model.illumination.slopes(model.pixel_x, model.pixel_y, **self._lamp)
+        for name, i in model.places.illumination.items():
+            if i in wanted:
+                yield i, slopes[name]()
+
+    def _by_phase(self, change: Tensor) -> Tensor:
+        """Change of the samples for a change of the phase (..., n_maps or 1, n_pixels)."""
+        return self._by_field(torch.complex(-self._field.imag * change, self._field.real * change))
+
+    def _by_field(self, change: Tensor) -> Tensor:
+        """Change of the samples for a change of the field, complex (..., n_maps, n_pixels)."""
+        groups = self._model.groups
+        changes = groups.of(self._square(change), -4)
+        return groups.joined(
+            [r.push(c) * g for r, c, g in zip(self._received, changes, self._gain, strict=True)]
+        )
 
 
 def _illumination_of(name: str, pitch: float) -> illumination.Illumination:
     model = illumination.model(name)
     if name != "tophat":
         return model
-    return replace(model, amplitude=lambda x, y, **p: illumination.tophat(x, y, pitch=pitch, **p))
-
-
-def _default_layout(
-    telescope: Telescope,
-    illumination_name: str,
-    order: int,
-    n_maps: int,
-    scale: float,
-    wavelength: float,
-    receiver: Receiver,
-) -> Layout:
-    """Every parameter, with what is free and how tightly where nobody says otherwise."""
-    model = illumination.model(illumination_name)
-    usual = dict(model.defaults)
-    known = telescope.illumination
-    if "taper_db" in usual and known.taper_db is not None:
-        usual["taper_db"] = known.taper_db
-    if "sigma" in usual and known.taper_db is not None:
-        usual["sigma"] = illumination.sigma_from_taper(illumination_name, known.taper_db)
-    if "radius" in usual and known.radius is not None:
-        usual["radius"] = known.radius / telescope.radius
-    beam = wavelength / (2 * telescope.radius)
-
-    parameters = [Parameter(zernike.name(k), "rad", 0.0, free=k > 0) for k in range(zernike.n_terms(order))]
-    for name, start in usual.items():
-        unit = {"taper_db": "dB", "x0": "R", "y0": "R", "sigma": "R", "radius": "R"}.get(name, "")
-        prior = model.free.get(name, CENTRE_PRIOR if name in ("x0", "y0") else None)
-        log = name in ("sigma", "radius", "amp")
-        parameters.append(Parameter(name, unit, start, free=name in model.free, log=log, prior=prior))
-    for i in range(n_maps):
-        parameters += [
-            Parameter(f"gain_{i}", "data", scale, scale, free=True, log=True),
-            Parameter(f"offset_{i}", "data", 0.0, scale, free=True),
-            Parameter(f"dx_{i}", "rad", 0.0, beam, prior=POINTING_PRIOR * beam),
-            Parameter(f"dy_{i}", "rad", 0.0, beam, prior=POINTING_PRIOR * beam),
-        ]
-    parameters.append(Parameter("dz", "m", 0.0, FOCUS_PRIOR_M, prior=FOCUS_PRIOR_M))
-    if receiver.chopped:
-        ratio = receiver.gain_ratio
-        parameters.append(
-            Parameter("gain_ratio", "", ratio, ratio, free=True, log=True, prior=GAIN_RATIO_PRIOR)
-        )
-    gains = tuple(f"gain_{i}" for i in range(n_maps))
-    return Layout(tuple(parameters), ties=((gains, GAIN_TIE),))
+    return replace(
+        model,
+        amplitude=functools.partial(illumination.tophat, pitch=pitch),
+        slopes=functools.partial(illumination.tophat_slopes, pitch=pitch),
+    )

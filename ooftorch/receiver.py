@@ -4,6 +4,7 @@ A receiver records power at the map's directions. All receivers are built on the
 regular map stays two matrix products whatever the receiver.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ooftorch.farfield import DirectTransform, power
+from ooftorch.farfield import DirectTransform, dot, power
 
 __all__ = ["ReceivedPower", "Receiver"]
 
@@ -85,12 +86,47 @@ class ReceivedPower:
 
         `gain_ratio`, (..., 1) or a number, replaces the receiver's own: it is what a fit frees.
         """
+        return self.at(field, gain_ratio).power
+
+    def at(self, field: Tensor, gain_ratio: Tensor | float | None = None) -> "_Received":
+        """Power at this field, with the derivatives there: see `_Received`."""
+        beams = [beam.at(field) for beam in self.beams]
         if not self.receiver.chopped:
-            return self.beams[0](field)
+            return _Received(beams, [1.0])
         ratio = self.receiver.gain_ratio if gain_ratio is None else gain_ratio
         g = torch.as_tensor(ratio, dtype=field.dtype, device=field.device).sqrt()
-        positive, negative = (beam(field) for beam in self.beams)
-        return positive / g - negative * g
+        return _Received(beams, [1 / g, -g])
+
+
+class _Received:
+    """Power of the beams of a receiver, weighted and summed, and its derivatives.
+
+    Attributes
+    ----------
+    power : Tensor, (..., n)
+    """
+
+    def __init__(self, beams: "Sequence[_PointPower | _DiscPower]", weights: list) -> None:
+        self._beams, self._weights = beams, weights
+        power = [
+            b.power if isinstance(w, float) else b.power * w for b, w in zip(beams, weights, strict=True)
+        ]
+        self.power = power[0] if len(power) == 1 else power[0] + power[1]
+
+    def pull(self, slope: Tensor) -> Tensor:
+        """Slope of a function by the field (..., ny, nx, 2), from its slope by the power (..., n)."""
+        pulled = [b.pull(slope * w) for b, w in zip(self._beams, self._weights, strict=True)]
+        return pulled[0] if len(pulled) == 1 else pulled[0] + pulled[1]
+
+    def push(self, change: Tensor) -> Tensor:
+        """Change of the power (..., n) for a small change of the field (..., ny, nx, 2)."""
+        pushed = [b.push(change) * w for b, w in zip(self._beams, self._weights, strict=True)]
+        return pushed[0] if len(pushed) == 1 else pushed[0] + pushed[1]
+
+    def ratio_slope(self) -> Tensor:
+        """Derivative of the power (..., n) by the logarithm of the gain ratio."""
+        (positive, negative), (up, down) = self._beams, self._weights
+        return 0.5 * (negative.power * down - positive.power * up)
 
 
 class _PointBeam:
@@ -99,8 +135,21 @@ class _PointBeam:
     def __init__(self, x, y, u, v, wavelength, disc_radius, like):
         self.transform = DirectTransform(x, y, u, v, wavelength, like=like)
 
-    def __call__(self, field: Tensor) -> Tensor:
-        return power(self.transform(field))
+    def at(self, field: Tensor) -> "_PointPower":
+        return _PointPower(self.transform, field)
+
+
+class _PointPower:
+    def __init__(self, transform: DirectTransform, field: Tensor) -> None:
+        self._transform = transform
+        self._far = transform(field)
+        self.power = power(self._far)
+
+    def pull(self, slope: Tensor) -> Tensor:
+        return self._transform.adjoint(2 * slope.unsqueeze(-1) * self._far)
+
+    def push(self, change: Tensor) -> Tensor:
+        return 2 * dot(self._far, self._transform(change))
 
 
 class _DiscBeam:
@@ -120,10 +169,42 @@ class _DiscBeam:
         self.visibility = torch.as_tensor(visibility, dtype=like.dtype, device=like.device)
         self.transform = DirectTransform(bx, by, u, v, wavelength, like=like)
 
-    def __call__(self, field: Tensor) -> Tensor:
-        spectrum = torch.fft.fft2(torch.view_as_complex(field), s=self.shape)
-        autocorrelation = torch.fft.ifft2(torch.view_as_real(spectrum).square().sum(-1))
+    def at(self, field: Tensor) -> "_DiscPower":
+        return _DiscPower(self, field)
+
+    def spectrum(self, field: Tensor) -> Tensor:
+        """Transform of the field on a raster twice its size."""
+        return torch.view_as_real(torch.fft.fft2(torch.view_as_complex(field), s=self.shape))
+
+    def mean_power(self, power_spectrum: Tensor) -> Tensor:
+        """Power at the directions (..., n) from the squared modulus of the spectrum (..., by, bx)."""
+        autocorrelation = torch.fft.ifft2(power_spectrum)
         return self.transform(torch.view_as_real(autocorrelation * self.visibility))[..., 0]
+
+    def mean_power_adjoint(self, slope: Tensor) -> Tensor:
+        """Adjoint of `mean_power`."""
+        weights = torch.stack([slope, torch.zeros_like(slope)], -1)
+        lags = torch.view_as_complex(self.transform.adjoint(weights)) * self.visibility
+        return torch.fft.fft2(lags, norm="forward").real
+
+    def spectrum_adjoint(self, spectrum: Tensor, shape: torch.Size) -> Tensor:
+        """Adjoint of `spectrum`."""
+        field = torch.fft.ifft2(torch.view_as_complex(spectrum), norm="forward")
+        return torch.view_as_real(field[..., : shape[-3], : shape[-2]])
+
+
+class _DiscPower:
+    def __init__(self, beam: _DiscBeam, field: Tensor) -> None:
+        self._beam, self._shape = beam, field.shape
+        self._spectrum = beam.spectrum(field)
+        self.power = beam.mean_power(power(self._spectrum))
+
+    def pull(self, slope: Tensor) -> Tensor:
+        by_spectrum = 2 * self._beam.mean_power_adjoint(slope).unsqueeze(-1) * self._spectrum
+        return self._beam.spectrum_adjoint(by_spectrum, self._shape)
+
+    def push(self, change: Tensor) -> Tensor:
+        return self._beam.mean_power(2 * dot(self._spectrum, self._beam.spectrum(change)))
 
 
 def _baselines(x: np.ndarray) -> np.ndarray:

@@ -222,6 +222,102 @@ def test_pointing_drift_is_fitted_when_asked():
     assert result.chi2_reduced < 1.2 < 5 < ooftorch.fit(seen, order=2, n=96).chi2_reduced
 
 
+# ------------------------------------------------------------------------------------ side by side
+
+
+def night(errors=True):
+    """Four observations of the same shape: other surfaces, another flux, and one with missing samples."""
+    seen = [observe(surface(3, 0.4 + 0.2 * s, s), noise=0.01, seed=s, errors=errors) for s in range(4)]
+    rng = np.random.default_rng(0)
+    brighter = None if not errors else 1.3 * seen[1].maps[0].sigma
+    seen[1] = altered(seen[1], lambda m, i: replace(m, power=1.3 * m.power, sigma=brighter))
+    seen[2] = altered(
+        seen[2], lambda m, i: replace(m, power=np.where(rng.random(m.power.size) < 0.15, np.nan, m.power))
+    )
+    return [replace(o, source=f"scan {i}") for i, o in enumerate(seen)]
+
+
+@pytest.mark.parametrize(("judge", "errors"), [("gaussian", True), ("cauchy", True), ("gaussian", False)])
+def test_many_are_fitted_as_each_alone(judge, errors):
+    seen = night(errors)
+    results = ooftorch.fit_many(seen, order=3, n=96, likelihood=judge)
+    assert [r.input for r in results] == [f"scan {i}" for i in range(4)]
+    for i, (one, found) in enumerate(zip(seen, results, strict=True)):
+        alone = ooftorch.fit(one, order=3, n=96, likelihood=judge)
+        assert found.converged
+        assert alone.converged
+        assert found.objective == pytest.approx(alone.objective, rel=1e-7)
+        assert found.free_names == alone.free_names
+        for name in alone.free_names:
+            a, b = alone.parameters[name], found.parameters[name]
+            assert b.value == pytest.approx(a.value, abs=0.02 * a.sigma)
+            assert b.sigma == pytest.approx(a.sigma, rel=0.01)
+        assert (found.n_data, found.n_missing) == (alone.n_data, alone.n_missing)
+        assert found.n_missing == sum(m.n_missing for m in one.maps)
+        assert (found.n_missing > 50) == (i == 2)
+        assert found.chi2_reduced == pytest.approx(alone.chi2_reduced, rel=1e-3)
+        for m, other, given in zip(found.maps, alone.maps, one.maps, strict=True):
+            np.testing.assert_array_equal(m.data, given.power)
+            np.testing.assert_allclose(m.model, other.model, rtol=0, atol=1e-3 * np.abs(other.model).max())
+        assert phase_error(found, surface(3, 0.4 + 0.2 * i, i)) < 0.1  # its own surface, that is
+        assert sum(o.n_eval for o in found.orders) == found.n_eval
+        assert found.orders[-1].objective == found.objective
+
+
+def test_results_come_in_the_order_of_the_observations():
+    seen = night()
+    results = ooftorch.fit_many(seen[::-1], order=3, n=96)
+    assert [r.input for r in results] == ["scan 3", "scan 2", "scan 1", "scan 0"]
+    for result, i in zip(results, (3, 2, 1, 0), strict=True):
+        errors = [phase_error(result, surface(3, 0.4 + 0.2 * s, s)) for s in range(4)]
+        assert np.argmin(errors) == i
+
+
+def test_nothing_to_fit_is_no_result():
+    assert ooftorch.fit_many([]) == []
+
+
+def test_many_count_what_they_evaluate():
+    steps = []
+    results = ooftorch.fit_many(night()[:3], order=2, n=96, progress=steps.append)
+    assert sum(s.n_eval for s in steps if s.finished is not None) == sum(r.n_eval for r in results)
+    assert {s.order for s in steps} == {1, 2}
+
+
+BEAM = 1.1e-3 / 5.6
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (lambda o: replace(o, telescope="gbt"), "telescope"),
+        (lambda o: replace(o, wavelength=1.2e-3), "wavelength"),
+        (lambda o: replace(o, receiver=Receiver(chop_x=BEAM)), "receiver"),
+        (lambda o: replace(o, illumination="tophat"), "illumination"),
+        (lambda o: altered(o, lambda m, i: replace(m, dz=1.1 * m.dz)), "focus offsets"),
+        (lambda o: replace(o, maps=o.maps[:2]), "focus offsets"),
+        (lambda o: altered(o, lambda m, i: replace(m, x=m.x + 0.01 * BEAM)), "directions"),
+        (lambda o: altered(o, lambda m, i: replace(m, y=m.y * (1 + 0.01 * (i == 2)))), "directions"),
+        (lambda o: observe(surface(2, 0.5, 1), samples=19), "directions"),
+        (lambda o: altered(o, lambda m, i: replace(m, sigma=None)), "errors"),
+    ],
+)
+def test_observations_of_another_shape_are_refused(change, differs):
+    seen = [observe(surface(2, 0.5, 1), seed=s) for s in range(3)]
+    seen[1] = change(seen[1])
+    with pytest.raises(InputError, match=f"observation 2 of 3 .*{differs}") as caught:
+        ooftorch.fit_many(seen, order=2, n=96)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_that_cannot_be_fitted_is_named():
+    seen = night()
+    hopeless = altered(seen[3], lambda m, i: replace(m, power=np.full_like(m.power, np.nan)))
+    with pytest.raises(InputError, match="scan 3: map 1 of 3") as caught:
+        ooftorch.fit_many([*seen[:3], hopeless], order=2, n=96)
+    assert "\n" not in str(caught.value)
+
+
 # ---------------------------------------------------------------------------------------- real maps
 
 
@@ -277,7 +373,7 @@ def test_the_result_is_whole(example):
 def test_progress_tells_every_evaluation():
     steps = []
     result = ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, progress=steps.append)
-    assert sum(s.finished is None for s in steps) == result.n_eval
+    assert sum(s.n_eval for s in steps if s.finished is not None) == result.n_eval
     assert tuple(s.finished for s in steps if s.finished) == result.orders
 
 

@@ -176,6 +176,94 @@ def test_batches_of_parameters_broadcast(name):
         torch.testing.assert_close(found[i], one, rtol=1e-14, atol=0)
 
 
+# -------------------------------------------------------------------- derivatives of the logarithm
+
+
+def slopes(name, x, y, **values):
+    """The written-out derivatives; each parameter's is computed when it is called for."""
+    fixed = {"pitch": 0.1} if name == "tophat" else {}
+    found = MODELS[name].slopes(x, y, **fixed, **values)
+    assert found.keys() == values.keys()
+    return {key: slope() for key, slope in found.items()}
+
+
+def log_slopes(name, x, y, **values):
+    """The same by autograd, one point at a time; where it is dark there is no logarithm, and no slope."""
+    out = {key: torch.zeros_like(x) for key in values}
+    for i in range(len(x)):
+        at = {key: double(float(v)).requires_grad_() for key, v in values.items()}
+        bright = amplitude(name, x[i], y[i], **at)
+        if bright > 0:
+            by_each = torch.autograd.grad(torch.log(bright), list(at.values()))
+            for key, slope in zip(at, by_each, strict=True):
+                out[key][i] = slope
+    return out
+
+
+# In all directions, well inside the rim, close to it on both sides, and far beyond.
+RING = torch.linspace(0, 2 * math.pi, 13, dtype=torch.float64)[:-1]
+SIZE = double([0.0, 0.3, 0.7, 0.9, 0.97, 1.03, 1.15, 1.6])
+POLAR_X, POLAR_Y = ((SIZE[:, None] * f(RING)).flatten() for f in (torch.cos, torch.sin))
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"q": 0.8}, {"q": 1.0}, {"q": 2.0}, {"x0": 0.0, "y0": 0.0}, {"amp": 0.3}]
+)
+@pytest.mark.parametrize("name", ALL)
+def test_slopes_are_those_of_the_logarithm(name, change):
+    values = VALUES[name] | {key: v for key, v in change.items() if key in VALUES[name]}
+    as_tensors = {key: double(v) for key, v in values.items()}
+    found, expected = (f(name, POLAR_X, POLAR_Y, **as_tensors) for f in (slopes, log_slopes))
+    for key in values:
+        assert found[key].shape == POLAR_X.shape
+        assert expected[key].any()
+        torch.testing.assert_close(
+            found[key], expected[key], rtol=1e-10, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_slopes_of_a_batch(name):
+    factors = double([1.0, 0.9, 1.1])
+    batch = {key: (value * factors)[:, None] for key, value in VALUES[name].items()}
+    found = slopes(name, POLAR_X, POLAR_Y, **batch)
+    for key, slope in found.items():
+        assert slope.shape == (3, len(POLAR_X))
+        for i in range(3):
+            one = {k: v[i, 0] for k, v in batch.items()}
+            torch.testing.assert_close(
+                slope[i], slopes(name, POLAR_X, POLAR_Y, **one)[key], rtol=1e-14, atol=0
+            )
+            torch.testing.assert_close(
+                slope[i], log_slopes(name, POLAR_X, POLAR_Y, **one)[key], rtol=1e-10, atol=1e-12
+            )
+
+
+def test_slopes_are_finite_where_autograd_of_the_logarithm_is_not():
+    # On the rim itself, and where a narrow bell is lost beside 1.
+    for q in (0.5, 1.0, 1.4):
+        values = VALUES["pedestal"] | {"x0": 0.0, "y0": 0.0, "q": q}
+        found = slopes("pedestal", X, Y, **{key: double(v) for key, v in values.items()})
+        assert all(slope.isfinite().all() for slope in found.values())
+    values = VALUES["squashed"] | {"sigma": 0.05}
+    found = slopes("squashed", 2 * X, 2 * Y, **{key: double(v) for key, v in values.items()})
+    assert all(slope.isfinite().all() for slope in found.values())
+
+
+def test_slopes_of_the_tophat_across_its_edge():
+    """Pixel by pixel: bright, cut by the edge, dark. The edge's slope is that of the share inside."""
+    share = double([3.0, 1.2, 0.9, 0.5, 0.01, -0.2, -4.0])  # before it is cut to between 0 and 1
+    r = 0.8 - 0.1 * (share - 0.5)
+    values = {"amp": double(2.0), "radius": double(0.8)}
+    found = slopes("tophat", 0.6 * r, -0.8 * r, **values)
+    torch.testing.assert_close(found["amp"], double([0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0]))
+    expected = double([0, 0, 1 / (0.1 * 0.9), 1 / (0.1 * 0.5), 1 / (0.1 * 0.01), 0, 0])
+    torch.testing.assert_close(found["radius"], expected, rtol=1e-9, atol=0)
+    # Dark altogether.
+    dark = slopes("tophat", r, 0 * r, amp=double(2.0), radius=double(0.05))
+    assert not any(slope.any() for slope in dark.values())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_registry_agrees_with_the_functions(name):
     model = illumination.model(name)

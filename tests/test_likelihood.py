@@ -70,6 +70,25 @@ def test_score_is_the_derivative(name):
     torch.testing.assert_close(likelihood(name).score(r).detach(), slope, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_curvature_is_the_derivative_of_the_score(name):
+    r = torch.linspace(-5, 5, 41, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(likelihood(name).score(r).sum(), r)
+    torch.testing.assert_close(likelihood(name).curvature(r).detach(), slope, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 7), (2, 3, 7)])
+def test_sum_and_score_are_both_in_one(name, shape):
+    r = torch.as_tensor(np.random.default_rng(1).standard_cauchy(shape))
+    before = r.clone()
+    value, score = likelihood(name).sum_and_score(r)
+    assert value.shape == shape[:-1]
+    torch.testing.assert_close(value, likelihood(name).per_sample(r).sum(-1), rtol=1e-13, atol=0)
+    torch.testing.assert_close(score, likelihood(name).score(r), rtol=1e-14, atol=0)
+    assert torch.equal(r, before)
+
+
 def expectation(name, function):
     """Mean of function(r), r drawn from the unit density."""
 

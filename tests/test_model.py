@@ -3,6 +3,7 @@
 import itertools
 import math
 import tomllib
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from ooftorch import reference, telescope, zernike
 from ooftorch.errors import InputError
 from ooftorch.illumination import MODELS
+from ooftorch.layout import Layout, Parameter
 from ooftorch.likelihood import likelihood
-from ooftorch.model import BeamModel, Layout, MapGeometry, Parameter
+from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.receiver import Receiver
 
 WAVELENGTH = 3e-3
@@ -278,6 +280,139 @@ def test_an_order_without_parameters_and_an_unknown_illumination_are_refused():
         BeamModel(telescope.load("alma"), WAVELENGTH, geometry, order=0)
     with pytest.raises(InputError, match="known are gaussian"):
         BeamModel(telescope.load("alma"), WAVELENGTH, geometry, order=1, illumination="airy")
+
+
+# ------------------------------------------------------------------------------- written-out derivatives
+
+
+# Angles of the receivers in beams.
+COMBINATIONS = {
+    "gaussian": ("gaussian", Receiver(), "alma"),
+    "pedestal, chopped": ("pedestal", Receiver(1.3, -0.4, gain_ratio=0.8), "gbt"),
+    "squashed, disc": ("squashed", Receiver(disc_radius=0.4), "alma-dv"),
+    "gaussian, chopped disc": ("gaussian", Receiver(1.1, 0.0, gain_ratio=1.3, disc_radius=0.3), "alma"),
+    # A path with powers of dz, and a disc that ends on the dish.
+    "tophat, shaped": ("tophat", Receiver(0.0, 1.2, gain_ratio=0.9), "srt-shaped"),
+}
+
+
+def everything_free(combination, alike):
+    """A model with all that can be freed free, and coordinates (2, 3, n_parameters) around its own.
+
+    The samples of the maps: all alike, or two groups, the maps of one not next to each other.
+    """
+    model_name, receiver, name = COMBINATIONS[combination]
+    scope = telescope.load(name)
+    beam = WAVELENGTH / (2 * scope.radius)
+    regular, scattered = map_directions(scope)
+    angles = {name: beam * getattr(receiver, name) for name in ("chop_x", "chop_y", "disc_radius")}
+    places = (regular,) * 3 if alike else (regular, scattered, regular)
+    maps = [MapGeometry(dz, *xy) for dz, xy in zip(DZ, places, strict=True)]
+    model = BeamModel(
+        scope,
+        WAVELENGTH,
+        maps,
+        order=3,
+        illumination=model_name,
+        receiver=replace(receiver, **angles),
+        scale=40.0,
+        n=24,
+        oversample=1.5,
+    )
+    wanted = {"x0", "y0", "sigma", "rho", "diff", "taper_db", "q", "radius"} & set(model.layout.names)
+    model.adopt(model.layout.freed([*wanted, "dx", "dy", "dz"]))
+    # An exponent below 2 has a kink at the rim, over which no difference tells the slope.
+    smooth = {"q": 2.5} if model_name == "pedestal" else {}
+    model.set(**named(surface(3)), **(ILLUMINATIONS[model_name] | smooth), **per_map(scope))
+    rng = np.random.default_rng(4)
+    u = model.coordinates.detach() + 0.05 * torch.as_tensor(
+        rng.standard_normal((2, 3, len(model.layout.names)))
+    )
+    return model, u
+
+
+def differences(model, u, wanted, step=1e-5):
+    """Central differences of the samples by some coordinates, (..., len(wanted), n_samples)."""
+    unit = step * torch.eye(u.shape[-1], dtype=u.dtype)[wanted]
+    with torch.no_grad():
+        return torch.stack([(model(u + e) - model(u - e)) / (2 * step) for e in unit], -2)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_pull_is_the_gradient(combination, alike):
+    model, u = everything_free(combination, alike)
+    free = model.layout.free
+    held = [i for i in range(u.shape[-1]) if i not in free]
+    weights = torch.as_tensor(np.random.default_rng(5).standard_normal((2, 3, sum(model.sizes))))
+    for batch in ((), (1,), (0, 2)):
+        at, w = (t[batch].clone() for t in (u, weights))
+        at.requires_grad_()
+        (expected,) = torch.autograd.grad((model(at) * w).sum(), at)
+        with torch.no_grad():
+            prediction = model.at(at)
+            torch.testing.assert_close(prediction.samples, model(at))
+            found = prediction.pull(w)
+        assert found.shape == at.shape
+        torch.testing.assert_close(found[..., free], expected[..., free], rtol=1e-9, atol=1e-9)
+        # What is held, piston and the scale of the amplitude, has no effect.
+        torch.testing.assert_close(found[..., held], expected[..., held], rtol=0, atol=1e-9)
+        assert (found[..., free].abs() > 1e-9).all()
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_jacobian_against_differences(combination, alike):
+    model, u = everything_free(combination, alike)
+    free = model.layout.free
+    for at in (u, u[1], u[0, 2]):
+        with torch.no_grad():
+            found = model.at(at).jacobian(free)
+        expected = differences(model, at, free)
+        assert found.shape == expected.shape == (*at.shape[:-1], len(free), sum(model.sizes))
+        size = expected.abs().amax(-1, keepdim=True)
+        assert (size > 1e-6).all()
+        assert float(((found - expected) / size).abs().max()) < 3e-7
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_columns_of_the_jacobian_come_as_they_are_asked_for(combination):
+    model, u = everything_free(combination, alike=False)
+    with torch.no_grad():
+        at = model.at(u)
+        # Order 3 has more columns than are computed together.
+        whole = at.jacobian(model.layout.free)
+        order = np.random.default_rng(6).permutation(len(model.layout.free)).tolist()
+        for chosen in (order, order[:1], order[3:7]):
+            some = at.jacobian([model.layout.free[i] for i in chosen])
+            torch.testing.assert_close(some, whole[..., chosen, :], rtol=1e-12, atol=1e-12)
+        w = torch.as_tensor(np.random.default_rng(5).standard_normal((2, 3, sum(model.sizes))))
+        by_column = (whole * w.unsqueeze(-2)).sum(-1)
+        torch.testing.assert_close(at.pull(w)[..., model.layout.free], by_column, rtol=1e-9, atol=1e-9)
+
+
+def test_pull_of_what_is_held_is_nothing():
+    """The layout says which of illumination, focus and pointing are wanted; the others cost nothing."""
+    model, u = everything_free("pedestal, chopped", alike=False)
+    w = torch.as_tensor(np.random.default_rng(5).standard_normal((2, 3, sum(model.sizes))))
+
+    def pulled():
+        with torch.no_grad():
+            at = model.at(u)
+            assert at.samples.shape == w.shape
+            return at.pull(w)
+
+    before = pulled()
+    moving = [f"{n}_{i}" for n in ("dx", "dy") for i in range(3)] + ["dz"]
+    layout = model.layout
+    for name in (*moving, "q"):
+        layout = layout.held(name)
+    model.adopt(layout)
+    after, free = pulled(), layout.free
+    torch.testing.assert_close(after[..., free], before[..., free], rtol=1e-12, atol=1e-12)
+    nothing = {name for i, name in enumerate(layout.names) if not after[..., i].any()}
+    assert nothing - {"z0"} == {"amp", "q", *moving}
+    assert before[..., [layout.index(name) for name in (*moving, "q")]].all()
 
 
 # --------------------------------------------------------------------------------------- optimisers

@@ -189,3 +189,78 @@ def test_batches_come_first(name):
     assert found.shape == (2, 3, len(u))
     for i, j in itertools.product(range(2), range(3)):
         assert_same(found[i, j], power(field[i, j], ratio[i, j]), field[i, j])
+
+
+def point(name, *batch, directions=None):
+    """The power at a field, that field, a change of it, and random weights of the samples."""
+    u, v = scattered() if directions is None else directions
+    power = ReceivedPower(RECEIVERS[name], X, Y, u, v, WAVELENGTH, like=LIKE)
+    field, change = coma_field(*batch), coma_field(*batch, seed=3)
+    # Not along the field: neither its size nor its phase alone.
+    change = torch.view_as_real(torch.view_as_complex(change) * torch.exp(torch.as_tensor(1j * X / 3)))
+    weights = torch.as_tensor(np.random.default_rng(4).standard_normal((*batch, len(u))))
+    return power, field, change, weights
+
+
+DIRECTIONS = pytest.mark.parametrize("directions", [scattered(), grid()], ids=["scattered", "grid"])
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_pull_is_the_gradient(name, directions):
+    for batch in ((), (2, 3)):
+        power, field, _, weights = point(name, *batch, directions=directions)
+        ratio = torch.linspace(0.5, 1.5, math.prod(batch), dtype=torch.float64).reshape(*batch, 1)
+        at = field.clone().requires_grad_()
+        (expected,) = torch.autograd.grad((power(at, ratio) * weights).sum(), at)
+        found = power.at(field, ratio).pull(weights)
+        assert found.shape == field.shape
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_push_is_the_change(name, directions):
+    power, field, change, _ = point(name, 2, directions=directions)
+    step = 1e-3
+    # The power is quadratic in the field: a two-sided difference is exact but for rounding.
+    expected = (power(field + step * change) - power(field - step * change)) / (2 * step)
+    found = power.at(field).push(change)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_pull_is_the_adjoint_of_push(name):
+    power, field, change, weights = point(name, 2, 3)
+    ratio = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).reshape(2, 3, 1)
+    at = power.at(field, ratio)
+    pulled, pushed = (at.pull(weights) * change).sum((-3, -2, -1)), (weights * at.push(change)).sum(-1)
+    assert pushed.shape == (2, 3)
+    torch.testing.assert_close(pulled, pushed, rtol=1e-11, atol=1e-11 * float(pushed.abs().max()))
+    # Along the field itself the power grows by twice itself; along its phase not at all.
+    torch.testing.assert_close(at.push(field), 2 * at.power)
+    turned = torch.view_as_real(1j * torch.view_as_complex(field))
+    assert float(at.push(turned).abs().max()) < 1e-12 * float(at.power.abs().max())
+
+
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_changes_may_have_more_dimensions_than_the_field(name):
+    """Columns of a Jacobian come first, before the dimensions of the field."""
+    power, field, _, _ = point(name, 2)
+    changes = coma_field(4, 2, seed=5)
+    ratio = torch.tensor([[0.8], [1.3]], dtype=torch.float64)
+    found = power.at(field, ratio).push(changes)
+    assert found.shape == (4, 2, 20)
+    for i, j in itertools.product(range(4), range(2)):
+        assert_same(found[i, j], power.at(field[j], ratio[j]).push(changes[i, j]), field[j])
+
+
+@pytest.mark.parametrize("name", [name for name, r in RECEIVERS.items() if r.chopped])
+def test_ratio_slope_is_by_the_logarithm(name):
+    power, field, _, _ = point(name, 3)
+    ratio, step = torch.tensor([[0.6], [1.0], [1.7]], dtype=torch.float64), 1e-5
+    expected = (power(field, ratio * math.exp(step)) - power(field, ratio * math.exp(-step))) / (2 * step)
+    found = power.at(field, ratio).ratio_slope()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+    assert (found <= 0).all()  # more of the negative beam, less of the positive
