@@ -21,9 +21,9 @@ from ooftorch.posterior import Data, Posterior
 
 __all__ = ["End", "Ladder", "approach", "build", "finish", "search"]
 
-# Distance to the minimum, in standard deviations, at which a descent stops: in search of the right valley,
-# on coarse pixels, and at the end.
-_SEARCH, _COARSE, _FINE = 2.0, 1.0, 1e-3
+# Distance to the minimum, in standard deviations, at which a descent stops: at an order that is only passed
+# through, in search of the right valley, on coarse pixels, and at the end.
+_PASSING, _SEARCH, _COARSE, _FINE = 8.0, 2.0, 1.0, 1e-3
 # ... and below which the end is not worth another round.
 _CLOSE = 5e-3
 # A long descent leaves the information matrix of its start behind: the last one renews it after so many
@@ -184,7 +184,9 @@ def _thinned(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float)
     return chosen[np.lexsort(rounded)]
 
 
-def approach(ladder: Ladder, layout: Layout, rows: Tensor, start: Tensor, tell: Tell) -> End:
+def approach(
+    ladder: Ladder, layout: Layout, rows: Tensor, start: Tensor, tell: Tell, gtol: float = _PASSING
+) -> End:
     """Go down from each start (b, n_parameters) to somewhere near a minimum, on the cheapest model.
 
     Where the noise is fitted it is first held at what the start's residuals ask for: with it free from the
@@ -196,9 +198,9 @@ def approach(ladder: Ladder, layout: Layout, rows: Tensor, start: Tensor, tell: 
     if layout.parameters[layout.index("noise")].free:
         held = layout.held("noise")
         start = _with_noise(ladder, layout, rows, start, ladder.judge.widening)
-        end = _descend(ladder, ladder.search, held, rows, start, tell, _SEARCH)
+        end = _descend(ladder, ladder.search, held, rows, start, tell, gtol)
         start, n_eval = _with_noise(ladder, layout, rows, end.coordinates), end.n_eval
-    end = _descend(ladder, ladder.search, layout, rows, start, tell, _SEARCH)
+    end = _descend(ladder, ladder.search, layout, rows, start, tell, gtol)
     return end._replace(n_eval=end.n_eval + n_eval)
 
 
@@ -244,7 +246,7 @@ def search(
     """
     everyone = torch.arange(len(rows), device=rows.device)
     numbers = everyone.repeat(len(starts))
-    ends = approach(ladder, layout, rows[numbers], torch.cat(list(starts)), tell)
+    ends = approach(ladder, layout, rows[numbers], torch.cat(list(starts)), tell, _SEARCH)
     # A difference d of two log-likelihoods scatters by sqrt(2 d) from draw to draw; it counts as open while
     # zero is within three such scatters.
     open_ = 18 * ladder.search.multiplicity
@@ -255,7 +257,7 @@ def search(
         shifts = _detours(surface, starts[-1])
         tried = lost.repeat_interleave(len(shifts))
         start = starts[-1][tried] + shifts.repeat(len(lost), 1)
-        more = approach(ladder, layout, rows[tried], start, tell)
+        more = approach(ladder, layout, rows[tried], start, tell, _SEARCH)
         ends = End(*(torch.cat(parts) for parts in zip(ends, more, strict=True)))
         numbers = torch.cat([numbers, tried])
     kept = []

@@ -102,13 +102,14 @@ class Posterior:
         at = self.model.at(u)
         noise = at.values[..., self._noise, None]
         weight = inverse_errors / noise
-        r = (at.samples - power) * weight
+        # In place from here on: maps can be large, and memory slower than arithmetic.
+        r = (at.samples - power).mul_(weight)
         loss, score = self.likelihood.sum_and_score(r)
+        by_log_noise = n_valid - torch.linalg.vecdot(r, score)
         loss = loss + n_valid * torch.log(noise[..., 0]) + constant
         prior = self.prior_residuals(u)
-        gradient = at.pull(score * weight)
-        # Of the noise, by its logarithm.
-        gradient[..., self._noise] += n_valid - torch.linalg.vecdot(r, score)
+        gradient = at.pull(score.mul_(weight))
+        gradient[..., self._noise] += by_log_noise
         gradient = self.multiplicity * gradient + prior @ self.prior_rows
         return self.multiplicity * loss + 0.5 * prior.square().sum(-1), gradient[..., self.free]
 

@@ -4,7 +4,8 @@ A receiver records power at the map's directions. All receivers are built on the
 regular map stays two matrix products whatever the receiver.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +93,7 @@ class ReceivedPower:
         """Power at this field, with the derivatives there: see `_Received`."""
         beams = [beam.at(field) for beam in self.beams]
         if not self.receiver.chopped:
-            return _Received(beams, [1.0])
+            return _Received(beams, [None])
         ratio = self.receiver.gain_ratio if gain_ratio is None else gain_ratio
         g = torch.as_tensor(ratio, dtype=field.dtype, device=field.device).sqrt()
         return _Received(beams, [1 / g, -g])
@@ -106,27 +107,31 @@ class _Received:
     power : Tensor, (..., n)
     """
 
-    def __init__(self, beams: "Sequence[_PointPower | _DiscPower]", weights: list) -> None:
+    def __init__(self, beams: "Sequence[_PointPower | _DiscPower]", weights: Sequence[Tensor | None]) -> None:
         self._beams, self._weights = beams, weights
-        power = [
-            b.power if isinstance(w, float) else b.power * w for b, w in zip(beams, weights, strict=True)
-        ]
-        self.power = power[0] if len(power) == 1 else power[0] + power[1]
+        self.power = self._sum(_times(b.power, w) for b, w in zip(beams, weights, strict=True))
 
     def pull(self, slope: Tensor) -> Tensor:
         """Slope of a function by the field (..., ny, nx, 2), from its slope by the power (..., n)."""
-        pulled = [b.pull(slope * w) for b, w in zip(self._beams, self._weights, strict=True)]
-        return pulled[0] if len(pulled) == 1 else pulled[0] + pulled[1]
+        return self._sum(b.pull(_times(slope, w)) for b, w in zip(self._beams, self._weights, strict=True))
 
     def push(self, change: Tensor) -> Tensor:
         """Change of the power (..., n) for a small change of the field (..., ny, nx, 2)."""
-        pushed = [b.push(change) * w for b, w in zip(self._beams, self._weights, strict=True)]
-        return pushed[0] if len(pushed) == 1 else pushed[0] + pushed[1]
+        return self._sum(_times(b.push(change), w) for b, w in zip(self._beams, self._weights, strict=True))
+
+    @staticmethod
+    def _sum(parts: Iterable[Tensor]) -> Tensor:
+        return functools.reduce(torch.add, parts)
 
     def ratio_slope(self) -> Tensor:
         """Derivative of the power (..., n) by the logarithm of the gain ratio."""
         (positive, negative), (up, down) = self._beams, self._weights
-        return 0.5 * (negative.power * down - positive.power * up)
+        return 0.5 * (_times(negative.power, down) - _times(positive.power, up))
+
+
+def _times(power: Tensor, weight: Tensor | None) -> Tensor:
+    # A single beam has no weight: one pass over all samples less.
+    return power if weight is None else power * weight
 
 
 class _PointBeam:
@@ -146,7 +151,7 @@ class _PointPower:
         self.power = power(self._far)
 
     def pull(self, slope: Tensor) -> Tensor:
-        return self._transform.adjoint(2 * slope.unsqueeze(-1) * self._far)
+        return 2 * self._transform.adjoint(slope.unsqueeze(-1) * self._far)
 
     def push(self, change: Tensor) -> Tensor:
         return 2 * dot(self._far, self._transform(change))

@@ -314,7 +314,7 @@ def told(monkeypatch, *objectives):
     ladder, layout, start = problem(Gaussian(), seeds=(0, 1, 2), order=2)
     calls = []
 
-    def approach(ladder, layout, rows, start, tell):
+    def approach(ladder, layout, rows, start, tell, gtol):
         value = torch.as_tensor(objectives[len(calls)], dtype=torch.float64)
         calls.append((rows.tolist(), start))
         assert len(value) == len(rows) == len(start)

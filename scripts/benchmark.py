@@ -1,0 +1,835 @@
+"""Time to solution of the package beside its peers, on the problem of the paper; writes scripts/results/.
+
+    python scripts/benchmark.py            everything, some ten minutes on two cores
+    python scripts/benchmark.py --quick    small grids only, to see that it runs; writes nothing
+
+The problem is that of Nikolic (2018): a dish of 2.8 m radius with its focus at 14.4 m, three maps at 1.1 mm
+and defocuses of 0, -50 and 50 mm, N x N pixels over 4 dish radii each way, Zernikes up to a given order free
+beside the illumination's centre and amplitude. Three repairs make it a comparison: the start (a perfect dish)
+is not the truth (0.5 rad rms), everyone minimises the same function, and everyone is timed to the same
+accuracy in it.
+
+Methods: "numpy", full-grid FFTs in NumPy under SciPy's BFGS with finite differences; "published", the
+paper's: full-grid torch with autograd under SciPy's BFGS; "ooftorch", on the CPU and, where there is one, a
+GPU; "solvephase", where installed, on three 64 x 64 and 128 x 128 maps.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from ooftorch import descent, zernike
+from ooftorch import telescope as telescopes
+from ooftorch.device import OO
+from ooftorch.farfield import DirectTransform
+from ooftorch.layout import Parameter
+from ooftorch.likelihood import Gaussian
+from ooftorch.minimize import bfgs
+from ooftorch.model import BeamModel, MapGeometry
+from ooftorch.posterior import Data, Posterior
+
+RESULTS = Path(__file__).parent / "results"
+WAVELENGTH, SIGMA, DZ = 1.1e-3, 0.72, (0.0, -0.05, 0.05)
+OVERSAMPLE = 4.0  # half side of the grid in dish radii
+SCOPE = telescopes.load("paper")
+BEAM = WAVELENGTH / (2 * SCOPE.radius)
+# Accuracy to which everyone is timed: of the objective, relative.
+ACCURACY = 1e-8
+# A measurement that would take longer is replaced by cost of an evaluation times evaluations needed.
+PATIENCE = 60.0
+
+
+# ---------------------------------------------------------------------------------------- problem
+
+
+class Problem:
+    """The paper's problem on an N x N grid: directions, data and the answer.
+
+    Parameters p: z1..zK (rad), x0, y0 (dish radii), and the amplitude.
+    """
+
+    def __init__(self, n: int, order: int, full: bool, rms: float = 0.5, seed: int = 1) -> None:
+        self.n, self.order, self.full = n, order, full
+        side = n if full else n // 4
+        self.block = slice(n // 2 - side // 2, n // 2 - side // 2 + side)
+        self.axis = (np.arange(side) - side // 2) * WAVELENGTH / (2 * OVERSAMPLE * SCOPE.radius)
+        x, y = (a.ravel() for a in np.meshgrid(self.axis, self.axis))
+        self.maps = [MapGeometry(dz, x, y) for dz in DZ]
+        self.n_z = zernike.n_terms(order) - 1
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=self.n_z + 1)
+        weight = zernike.mean_square(order)
+        z[:3] = 0.0
+        z *= rms / np.sqrt(np.sum(z**2 * weight))
+        self.truth = np.concatenate([z[1:], [0.02, -0.03, 1.05]])
+        self.start = np.concatenate([np.zeros(self.n_z), [0.0, 0.0, 1.0]])
+        beams = Published(self).power(torch.as_tensor(self.truth)).numpy()
+        # Errors as in the paper's figures: one per cent, and 0.3 per cent of the peak in each beam.
+        self.sigma = 0.003 * 8.0 * float(beams.max())
+        noisy = beams * (1 + 0.01 * rng.normal(size=beams.shape))
+        self.data = noisy + self.sigma * rng.normal(size=beams.shape)
+
+
+class Published:
+    """The paper's method: the whole grid, autograd, and SciPy's BFGS."""
+
+    def __init__(self, problem: Problem) -> None:
+        n = problem.n
+        pitch = 2 * OVERSAMPLE * SCOPE.radius / n
+        axis = (np.arange(n) - n // 2) * pitch
+        x, y = np.meshgrid(axis, axis)
+        mask = SCOPE.coverage(x, y, pitch)
+        lit = mask > 0
+        cube = np.zeros((problem.n_z, n, n))
+        cube[:, lit] = zernike.raster(problem.order, x[lit] / SCOPE.radius, y[lit] / SCOPE.radius)[1:]
+        path = np.zeros((n, n))
+        path[lit] = SCOPE.path_powers(x[lit], y[lit])[0]
+        self.problem, self.n_z = problem, problem.n_z
+        self.x, self.y, self.mask, self.cube = map(
+            torch.as_tensor, (x / SCOPE.radius, y / SCOPE.radius, mask, cube)
+        )
+        k = 2 * math.pi / WAVELENGTH
+        self.defocus = torch.as_tensor(np.stack([-k * dz * path for dz in DZ]))
+        lamp = mask * np.exp(-(self.x**2 + self.y**2).numpy() / (2 * SIGMA**2))
+        self.scale = 1 / float(lamp.sum()) ** 2  # the perfect telescope's peak is 1
+
+    def power(self, p: torch.Tensor) -> torch.Tensor:
+        """Maps (3, side, side) at the parameters p."""
+        z, x0, y0, amp = p[: self.n_z], p[-3], p[-2], p[-1]
+        lamp = self.mask * amp * torch.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
+        phase = torch.tensordot(z, self.cube, 1) + self.defocus
+        field = torch.complex(lamp * torch.cos(phase), lamp * torch.sin(phase))
+        far = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(field, (-2, -1))), (-2, -1))
+        block = self.problem.block
+        return self.scale * torch.view_as_real(far[:, block, block]).square().sum(-1)
+
+    def fit(self, watch: "Watch") -> None:
+        """Minimise until `watch` has seen enough."""
+        data = torch.as_tensor(self.problem.data)
+
+        def fun(p: np.ndarray) -> tuple[float, np.ndarray]:
+            t = torch.as_tensor(p).requires_grad_()
+            loss = 0.5 * ((self.power(t) - data) / self.problem.sigma).square().sum()
+            (gradient,) = torch.autograd.grad(loss, t)
+            return watch(loss.item()), gradient.numpy()
+
+        scipy_bfgs(fun, self.problem.start, jac=True)
+
+
+class PlainNumPy:
+    """The same function in NumPy, its gradient by finite differences."""
+
+    def __init__(self, problem: Problem) -> None:
+        same = Published(problem)
+        self.problem, self.n_z, self.scale = problem, same.n_z, same.scale
+        self.x, self.y, self.mask, self.cube, self.defocus = (
+            t.numpy() for t in (same.x, same.y, same.mask, same.cube, same.defocus)
+        )
+
+    def loss(self, p: np.ndarray) -> float:
+        """Half the chi-square at the parameters p."""
+        z, x0, y0, amp = p[: self.n_z], p[-3], p[-2], p[-1]
+        lamp = self.mask * amp * np.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
+        phase = np.tensordot(z, self.cube, 1) + self.defocus
+        far = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(lamp * np.exp(1j * phase), (-2, -1))), (-2, -1))
+        block = self.problem.block
+        power = self.scale * np.abs(far[:, block, block]) ** 2
+        return float(0.5 * np.sum(((power - self.problem.data) / self.problem.sigma) ** 2))
+
+    def fit(self, watch: "Watch") -> None:
+        """Minimise until `watch` has seen enough."""
+        scipy_bfgs(lambda p: watch(self.loss(p)), self.problem.start, jac=None)
+
+
+def scipy_bfgs(fun: Callable, start: np.ndarray, jac: bool | None) -> None:
+    """SciPy's BFGS as it comes, until `fun` stops it."""
+    with contextlib.suppress(Enough):
+        scipy.optimize.minimize(fun, start, jac=jac, method="BFGS", options={"gtol": 0.0, "maxiter": 10000})
+
+
+class Enough(Exception):
+    """The objective is as low as it needs to be."""
+
+
+class Watch:
+    """Counts evaluations and stops at a target or when time is up."""
+
+    def __init__(self, target: float, patience: float = math.inf) -> None:
+        self.target, self.n_eval, self.lowest = target, 0, math.inf
+        self.end = time.perf_counter() + patience
+
+    def __call__(self, value: float) -> float:
+        """Take note of a value."""
+        self.n_eval += 1
+        self.lowest = min(self.lowest, value)
+        if value <= self.target or time.perf_counter() > self.end:
+            raise Enough
+        return value
+
+
+class Ours:
+    """The package on the same function: its ladder of models, its metric, its BFGS.
+
+    The package has a gain for each map where the paper has one amplitude for all: a linear map from the
+    paper's parameters to the package's coordinates makes them one.
+    """
+
+    def __init__(self, problem: Problem, device: str = "cpu") -> None:
+        self.problem, oo = problem, OO(device)
+
+        def make(maps: list[MapGeometry], n: int) -> BeamModel:
+            return BeamModel(SCOPE, WAVELENGTH, maps, order=problem.order, n=n, oversample=OVERSAMPLE, oo=oo)
+
+        power = oo(problem.data.reshape(1, -1))
+        data = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
+        self.ladder = descent.build(make, problem.maps, data, Gaussian(), problem.n, OVERSAMPLE, BEAM)
+        layout = self.ladder.exact.model.layout.added(Parameter("noise", "errors", 1.0, log=True))
+        layout = layout.freed(["x0", "y0"]).fixed({"offset": 0.0, "sigma": SIGMA})
+        without = (replace(p, prior=None) for p in layout.parameters)
+        self.layout = replace(layout, parameters=tuple(without), ties=())
+        self.ladder.adopt(self.layout)
+        # The gains, the last free parameters, follow one.
+        free = [self.layout.names[i] for i in self.layout.free]
+        common = [name for name in free if not name.startswith("gain")]
+        self.spread = oo(np.zeros((len(free), len(common) + 1)))
+        for i, name in enumerate(free):
+            self.spread[i, common.index(name) if name in common else len(common)] = 1.0
+        self.rows = torch.zeros(1, dtype=torch.long, device=oo.device)
+        self.anchor = oo(self.layout.coordinates())[None]
+        # What the reference's objective leaves out.
+        self.constant = problem.data.size * math.log(problem.sigma * math.sqrt(2 * math.pi))
+
+    def posterior(self, rung: descent.Rung) -> Posterior:
+        """Objective on one rung."""
+        return self.ladder.posterior(rung, self.layout, self.rows, self.anchor)
+
+    def fit(self, gtol: float = 2e-3) -> tuple[float, np.ndarray, list[int]]:
+        """Objective, z1.. at the end, and evaluations on each rung."""
+        search, coarse, exact = (self.posterior(rung) for rung in self.ladder[:3])
+        y = self.spread.new_zeros((1, self.spread.shape[1]))
+        n_eval = []
+        for stage, stop in ((coarse, 1.0), (exact, gtol)):
+            if stage is coarse and self.ladder.coarse is self.ladder.exact:
+                continue
+            found = bfgs(functools.partial(self._fun, stage), y, self._metric(search, y), gtol=stop)
+            y = found.x
+            n_eval.append(int(found.n_eval[0]))
+        return float(found.value[0]) - self.constant, y[0, : self.problem.n_z].cpu().numpy(), n_eval
+
+    def _fun(self, stage: Posterior, y: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, gradient = stage.value_and_gradient(y @ self.spread.mT)
+        return value, gradient @ self.spread
+
+    def _metric(self, stage: Posterior, y: torch.Tensor) -> torch.Tensor:
+        return self.spread.mT @ stage.metric(y @ self.spread.mT) @ self.spread
+
+
+# ------------------------------------------------------------------------------------ time to solution
+
+
+def timed(fun: Callable[[], object], seconds: float = 0.5, least: int = 3) -> list[float]:
+    """Wall times of repeated calls, after one to warm up."""
+    fun()
+    times: list[float] = []
+    while len(times) < least or sum(times) < seconds:
+        begin = time.perf_counter()
+        fun()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def spread_of(times: list[float]) -> dict:
+    """Median and quartiles."""
+    low, high = np.percentile(times, [25, 75])
+    return {"seconds": statistics.median(times), "quartiles": [low, high], "repeats": len(times)}
+
+
+def to_solution(n: int, order: int, full: bool, patience: float) -> dict:
+    """All methods on one problem."""
+    problem = Problem(n, order, full)
+    row: dict = {"n": n, "order": order, "parameters": len(problem.start), "samples": problem.data.size}
+    build = timed(lambda: Ours(problem), least=2)
+    ours = Ours(problem)
+    lowest, *_ = ours.fit(gtol=1e-5)
+    value, _, n_eval = ours.fit()
+    assert value - lowest <= ACCURACY * abs(lowest), f"stopped {value - lowest:g} above the minimum"
+    target = lowest * (1 + ACCURACY)
+    row["ooftorch"] = spread_of(timed(ours.fit, 1.0, 5)) | {
+        "n_eval": n_eval,
+        "setup_seconds": statistics.median(build),
+        "way": ours.ladder.exact.model.groups.beams[0].beams[0].transform.way,
+    }
+    row["fractions"] = fractions(ours)
+    if torch.cuda.is_available():
+        there = Ours(problem, "cuda")
+        row["ooftorch_cuda"] = spread_of(timed(there.fit, 1.0, 5))
+
+    published = Published(problem)
+    watch = Watch(target, patience)
+    begin = time.perf_counter()
+    published.fit(watch)
+    seconds = time.perf_counter() - begin
+    solved = watch.lowest <= target
+    row["published"] = {
+        "seconds": seconds if solved else None,
+        "n_eval": watch.n_eval,
+        "solved": solved,
+        "seconds_per_evaluation": seconds / watch.n_eval,
+    }
+    # Another minimum, lower or higher: few samples have several. Then no ratio means anything.
+    lower = watch.lowest < lowest - ACCURACY * abs(lowest)
+    row["same"] = not lower and (solved or seconds >= patience)
+    plain = PlainNumPy(problem)
+    one = statistics.median(timed(lambda: plain.loss(problem.start), 0.3))
+    row["numpy"] = {"seconds_per_evaluation": one}
+    return row
+
+
+def fractions(ours: Ours) -> dict[str, float]:
+    """Share of the time that goes into transforms, the likelihood, the rest of the model, the optimiser."""
+    spent = {"transforms": 0.0, "likelihood": 0.0, "evaluations": 0.0}
+
+    def watched(owner: type, name: str, share: str) -> Callable[[], None]:
+        original = getattr(owner, name)
+
+        def wrapper(*args, **kwargs):
+            begin = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                spent[share] += time.perf_counter() - begin
+
+        setattr(owner, name, wrapper)
+        return lambda: setattr(owner, name, original)
+
+    restore = [
+        watched(DirectTransform, "__call__", "transforms"),
+        watched(DirectTransform, "adjoint", "transforms"),
+        watched(Gaussian, "sum_and_score", "likelihood"),
+        watched(Posterior, "value_and_gradient", "evaluations"),
+        watched(Posterior, "metric", "evaluations"),
+    ]
+    begin = time.perf_counter()
+    ours.fit()
+    total = time.perf_counter() - begin
+    for undo in restore:
+        undo()
+    return {
+        "transforms": spent["transforms"] / total,
+        "likelihood": spent["likelihood"] / total,
+        "rest of the model": (spent["evaluations"] - spent["transforms"] - spent["likelihood"]) / total,
+        "optimiser": 1 - spent["evaluations"] / total,
+    }
+
+
+def project(rows: list[dict]) -> None:
+    """Fill in the methods that would have taken too long: evaluations needed times the cost of one."""
+    solved = [r for r in rows if r["published"]["solved"] and r["same"]]
+    for row in rows:
+        published = row["published"]
+        if not published["solved"]:
+            near = min(solved, key=lambda r: (abs(r["order"] - row["order"]), -r["n"]))
+            published["n_eval"] = near["published"]["n_eval"]
+            published["seconds"] = published["n_eval"] * published["seconds_per_evaluation"]
+        published["projected"] = not published["solved"]
+        # A gradient by differences is as many evaluations as there are parameters, and one.
+        plain = row["numpy"]
+        plain["n_eval"] = published["n_eval"] * (row["parameters"] + 1)
+        plain["seconds"] = plain["n_eval"] * plain["seconds_per_evaluation"]
+        plain["projected"] = True
+        for name in ("published", "numpy"):
+            ratio = row[name]["seconds"] / row["ooftorch"]["seconds"]
+            row[name]["ratio"] = ratio if row["same"] else None
+
+
+def check_projection(rows: list[dict], full: bool) -> dict:
+    """Run plain NumPy to the end where it can be waited for: what the projection is worth."""
+    row = min((r for r in rows if r["same"]), key=lambda r: r["numpy"]["seconds"])
+    problem = Problem(row["n"], row["order"], full)
+    ours = Ours(problem)
+    watch = Watch(ours.fit(gtol=1e-5)[0] * (1 + ACCURACY), 5 * PATIENCE)
+    begin = time.perf_counter()
+    PlainNumPy(problem).fit(watch)
+    return {
+        "n": row["n"],
+        "order": row["order"],
+        "solved": watch.lowest <= watch.target,
+        "measured_seconds": time.perf_counter() - begin,
+        "projected_seconds": row["numpy"]["seconds"],
+    }
+
+
+# ------------------------------------------------------------------------------------ one evaluation
+
+
+def evaluation(n: int, full: bool, order: int = 8) -> dict:
+    """One value and gradient of three maps against six bare FFTs of the whole grid."""
+    ours = Ours(Problem(n, order, full))
+    exact = ours.posterior(ours.ladder.exact)
+    x = ours.anchor[:, exact.free]
+    grid = torch.randn(3, n, n, dtype=torch.complex128)
+    pair = [
+        (
+            statistics.median(timed(lambda: torch.fft.ifft2(torch.fft.fft2(grid)), 0.3)),
+            statistics.median(timed(lambda: exact.value_and_gradient(x), 0.3)),
+        )
+        for _ in range(5)
+    ]
+    transform = ours.ladder.exact.model.groups.beams[0].beams[0].transform
+    return {
+        "n": n,
+        "full": full,
+        "six_ffts_seconds": statistics.median(p[0] for p in pair),
+        "value_and_gradient_seconds": statistics.median(p[1] for p in pair),
+        "ratio": statistics.median(p[1] / p[0] for p in pair),
+        "way": transform.way,
+        "model_multiplications": transform.costs,
+    }
+
+
+def growth() -> list[dict]:
+    """How the cost of an evaluation grows with each size of the problem, the others held."""
+    base = {"n": 256, "order": 6, "maps": 3, "side": 64}
+    scans = {
+        "n": [256, 512, 1024],
+        "order": [2, 4, 8, 12],
+        "maps": [2, 4, 8],
+        "side": [64, 128, 256],
+    }
+    found = []
+    for name, values in scans.items():
+        rows = []
+        for value in values:
+            size = base | {name: value}
+            axis = np.linspace(-8, 8, size["side"]) * BEAM
+            x, y = (a.ravel() for a in np.meshgrid(axis, axis))
+            dz = np.linspace(-0.05, 0.05, size["maps"])
+            maps = [MapGeometry(float(d), x, y) for d in dz]
+            model = BeamModel(
+                SCOPE, WAVELENGTH, maps, order=size["order"], n=size["n"], oversample=OVERSAMPLE
+            )
+            u = torch.as_tensor(model.layout.coordinates())[None]
+
+            def once(model: BeamModel = model, u: torch.Tensor = u) -> None:
+                with torch.no_grad():
+                    at = model.at(u)
+                    at.pull(at.samples)
+
+            rows.append(
+                {
+                    name: value,
+                    "seconds": statistics.median(timed(once)),
+                    "bytes": sum(b.nbytes for b in model.buffers()),
+                    "pixels_times_terms": model.zernikes.numel(),
+                }
+            )
+        logs = [np.log([r[key] for r in rows]) for key in (name, "seconds")]
+        found.append({"against": name, "exponent": float(np.polyfit(*logs, 1)[0]), "rows": rows})
+    return found
+
+
+# -------------------------------------------------------------------------------------------- batches
+
+
+def batch(members: int, device: str, order: int = 8) -> dict:
+    """Fits per second, many surfaces side by side: 64-pixel dish, three 64 x 64 maps."""
+    problem = Problem(256, order, full=False)
+    published = Published(problem)
+    rng = np.random.default_rng(7)
+    powers = []
+    for _ in range(members):
+        z = problem.truth.copy()
+        z[2 : problem.n_z] = rng.permutation(z[2 : problem.n_z])
+        beams = published.power(torch.as_tensor(z)).numpy()
+        powers.append((beams + problem.sigma * rng.normal(size=beams.shape)).ravel())
+    oo = OO(device)
+
+    def make(maps: list[MapGeometry], n: int) -> BeamModel:
+        return BeamModel(SCOPE, WAVELENGTH, maps, order=order, n=n, oversample=OVERSAMPLE, oo=oo)
+
+    power = oo(np.stack(powers))
+    data = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
+    ladder = descent.build(make, problem.maps, data, Gaussian(), 256, OVERSAMPLE, BEAM)
+    layout = ladder.exact.model.layout.added(Parameter("noise", "errors", 1.0, log=True))
+    ladder.adopt(layout)
+    rows = torch.arange(members, device=oo.device)
+    start = oo(layout.coordinates()).repeat(members, 1)
+    begin = time.perf_counter()
+    found = descent.search(ladder, layout, rows, [start], lambda *_: None)
+    end = descent.finish(ladder, layout, rows, *found[:2], lambda *_: None)
+    seconds = time.perf_counter() - begin
+    return {
+        "device": device,
+        "members": members,
+        "order": order,
+        "seconds": seconds,
+        "fits_per_second": members / seconds,
+        "converged": int((end.distance < 0.01).sum()),
+    }
+
+
+# -------------------------------------------------------------------------------------- other programs
+
+
+def solvephase(side: int, modes: int = 44) -> dict | None:
+    """The package `solvephase` on three maps, and ours on the same with the same freedom."""
+    try:
+        import solvephase as sp
+    except ImportError:
+        return None
+    order = zernike.order_of(modes)
+    n = 4 * side
+    problem = Problem(n, order, full=False)
+    data = problem.data.reshape(3, side, side)
+    oo = OO("cpu")
+
+    def make(maps: list[MapGeometry], pixels: int) -> BeamModel:
+        return BeamModel(SCOPE, WAVELENGTH, maps, order=order, n=pixels, oversample=OVERSAMPLE, oo=oo)
+
+    power = oo(data.reshape(1, -1))
+    sample = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
+    ladder = descent.build(make, problem.maps, sample, Gaussian(), n, OVERSAMPLE, BEAM)
+    model = ladder.exact.model
+    # Theirs takes the illumination as known: so does ours here, at the truth.
+    x0, y0 = problem.truth[problem.n_z : problem.n_z + 2]
+    layout = model.layout.added(Parameter("noise", "errors", 1.0, log=True))
+    layout = layout.fixed({"sigma": SIGMA, "x0": x0, "y0": y0})
+    layout = replace(layout, ties=())
+    ladder.adopt(layout)
+    rows, start = torch.zeros(1, dtype=torch.long), oo(layout.coordinates())[None]
+
+    def ours() -> float:
+        found = descent.search(ladder, layout, rows, [start], lambda *_: None)
+        end = descent.finish(ladder, layout, rows, *found[:2], lambda *_: None)
+        return float(end.objective[0])
+
+    size = len(model.axis)
+    amplitude, _ = (t.detach().numpy() for t in model.aperture(start[0]))
+
+    def square(values: np.ndarray) -> np.ndarray:
+        full = np.zeros(size * size)
+        full[model.pixel.numpy()] = values
+        return full.reshape(size, size)
+
+    pupil = sp.Pupil(square(amplitude), pitch=model.pitch, diameter=2 * SCOPE.radius)
+    path = square(-model.per_map_phase[0].numpy()) * WAVELENGTH / (2 * math.pi)
+    # Any sign will do: the other turns the surface, not the fit.
+    diversity = np.stack([-dz * path for dz in DZ])
+    counts = data / problem.sigma  # errors of 1
+
+    def theirs():
+        return sp.retrieve(
+            counts,
+            pupil,
+            WAVELENGTH,
+            sampling=2 * OVERSAMPLE / 2,
+            diversity=diversity,
+            basis=modes,
+            method="lm",
+            loss="gaussian",
+            fit_background=True,
+        )
+
+    constant = power.numel() * math.log(problem.sigma * math.sqrt(2 * math.pi))
+    result = theirs()
+    images = np.asarray(result.images if hasattr(result, "images") else result.model_images)
+    residual = 0.5 * float(np.sum((images.reshape(data.shape) - counts) ** 2))
+    pairs = [(timed(theirs, 0.0, 1)[0], timed(ours, 0.0, 1)[0]) for _ in range(5)]
+    return {
+        "version": importlib.metadata.version("solvephase"),
+        "side": side,
+        "modes": modes,
+        "solvephase_seconds": statistics.median(a for a, _ in pairs),
+        "ooftorch_seconds": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "solvephase_half_chi2": residual,
+        "ooftorch_half_chi2": ours() - constant,
+        "half_samples": data.size / 2,
+    }
+
+
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def command(observation: str, options: list[str]) -> dict:
+    """The whole command in a cold process: wall time, its parts, and peak memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "fit"
+        line = [sys.executable, "-m", "ooftorch", "fit", observation, *options, "--out", str(out)]
+        # Of a small process's only child: a fork of this one would count this one's memory.
+        watched = [sys.executable, "-c", _PEAK]
+        usual = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        seconds, parts = [], []
+        for _ in range(3):
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [*watched, *line, "--overwrite"], check=True, env=usual, capture_output=True, text=True
+            )
+            seconds.append(time.perf_counter() - begin)
+            parts.append(json.loads((out / "summary.json").read_text())["seconds"])
+    return {
+        "observation": Path(observation).parent.name + "/" + Path(observation).name,
+        "options": options,
+        "seconds": statistics.median(seconds),
+        "fit_seconds": statistics.median(p["fit"] for p in parts),
+        "peak_bytes": 1024 * int(done.stdout.split()[-1]),
+    }
+
+
+def startup() -> dict:
+    """`ooftorch --help` against the import of the library that reads its command line."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*line: str) -> float:
+        return statistics.median(
+            timed(
+                lambda: subprocess.run(
+                    [sys.executable, *line], check=True, stdout=subprocess.DEVNULL, env=environment
+                ),
+                1.0,
+            )
+        )
+
+    return {"help_seconds": run("-m", "ooftorch", "--help"), "click_seconds": run("-c", "import click")}
+
+
+def machine() -> dict:
+    """What the numbers were measured on, and with."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
+    }
+
+
+# ---------------------------------------------------------------------------------------------- report
+
+
+def picture(rows: list[dict], against: str, path: Path, title: str) -> None:
+    """Time to solution of every method; open symbols are projected."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+    labels = {
+        "numpy": "NumPy, finite differences",
+        "published": "torch, full grid (as published)",
+        "ooftorch": "ooftorch, CPU",
+        "ooftorch_cuda": "ooftorch, CUDA",
+    }
+    for (name, label), colour in zip(labels.items(), ("C3", "C1", "C0", "C2"), strict=True):
+        some = [
+            (r[against], r[name]["seconds"], r[name].get("projected", False))
+            for r in rows
+            if name in r and r["same"]
+        ]
+        if not some:
+            continue
+        axes.plot([s[0] for s in some], [s[1] for s in some], color=colour, label=label)
+        for x, y, projected in some:
+            axes.plot(x, y, "o", color=colour, markerfacecolor="white" if projected else colour)
+    axes.set_yscale("log")
+    if against == "n":
+        axes.set_xscale("log", base=2)
+    axes.set_xlabel({"n": "pixels along each side of the grid", "order": "highest Zernike order"}[against])
+    axes.set_ylabel("seconds to solution")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(title="open: projected")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def seconds_text(seconds: float, projected: bool = False) -> str:
+    """A time that a person reads."""
+    text = (
+        f"{seconds * 1e3:.3g} ms"
+        if seconds < 1
+        else f"{seconds:.3g} s"
+        if seconds < 600
+        else f"{seconds / 3600:.3g} h"
+    )
+    return f"({text})" if projected else text
+
+
+def ratio_text(ratio: float | None) -> str:
+    """A ratio, if there is one."""
+    return "other minimum" if ratio is None else f"{ratio:.3g}"
+
+
+def section(found: dict) -> str:
+    """The performance section of the README."""
+    m = found["machine"]
+    gpu = m["gpu"] or "no GPU, so no GPU figure was measured"
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    parts = [
+        f"Measured on {m['cores']} cores ({m['processor']}), {m['threads']} threads, {gpu}; Python "
+        f"{m['python']}, {versions}. Times in brackets are projected: cost of one evaluation times the "
+        "evaluations that the published method needed. Ratios are within this run.",
+    ]
+    for key, title in (
+        ("block", "central block, N/4 x N/4 samples a map"),
+        ("grid", "whole grid, N x N samples"),
+    ):
+        rows = [
+            [
+                str(r["n"]),
+                str(r["order"]),
+                seconds_text(r["ooftorch"]["seconds"]),
+                seconds_text(r["published"]["seconds"], r["published"]["projected"]),
+                ratio_text(r["published"]["ratio"]),
+                seconds_text(r["numpy"]["seconds"], r["numpy"]["projected"]),
+                ratio_text(r["numpy"]["ratio"]),
+            ]
+            for r in found[key]
+        ]
+        head = ["N", "order", "ooftorch", "as published", "ratio", "NumPy", "ratio"]
+        parts.append(f"Time to solution, {title}:\n\n{table(head, rows)}")
+    rows = [
+        [
+            str(r["n"]),
+            "whole grid" if r["full"] else "central block",
+            seconds_text(r["value_and_gradient_seconds"]),
+            seconds_text(r["six_ffts_seconds"]),
+            f"{r['ratio']:.2f}",
+            r["way"],
+        ]
+        for r in found["evaluation"]
+    ]
+    head = ["N", "samples", "value and gradient", "six bare FFTs", "ratio", "transform"]
+    parts.append(f"One evaluation of three maps, order 8:\n\n{table(head, rows)}")
+    for r in (r for r in found["block"] if r["n"] in (256, 1024) and r["order"] == 8):
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in r["fractions"].items())
+        parts.append(f"Where the time goes at N = {r['n']}, order 8, central block: {shares}.")
+    exponents = ", ".join(f"{g['against']} {g['exponent']:.2f}" for g in found["growth"])
+    sizes = [r for g in found["growth"] if g["against"] in ("n", "order") for r in g["rows"]]
+    memory = ""
+    if sizes:
+        low, high = np.percentile([r["bytes"] / r["pixels_times_terms"] for r in sizes], [0, 100])
+        memory = f"The model holds {low:.0f} to {high:.0f} bytes for each dish pixel and term."
+    parts.append(
+        "Fitted exponents of the cost of an evaluation (order 6, N = 256, three 64 x 64 maps where "
+        f"nothing else is said): {exponents}. {memory}"
+    )
+    for b in found["batch"]:
+        parts.append(
+            f"Side by side on the {b['device'].upper()}, order 8, 64-pixel dish, three 64 x 64 maps: "
+            f"{b['members']} fits at {b['fits_per_second']:.0f} a second, {b['converged']} converged."
+        )
+    if not m["gpu"]:
+        parts.append("Side by side on a GPU: not measured; the same code runs on the CPU in the tests.")
+    for s in found["solvephase"]:
+        parts.append(
+            f"`solvephase` {s['version']}, three {s['side']} x {s['side']} maps, {s['modes']} modes: "
+            f"{seconds_text(s['solvephase_seconds'])} against {seconds_text(s['ooftorch_seconds'])}, ratio "
+            f"{s['ratio']:.1f}; half chi-square at the end {s['solvephase_half_chi2']:.1f} against "
+            f"{s['ooftorch_half_chi2']:.1f}."
+        )
+    for c in found["commands"]:
+        line = " ".join(["ooftorch fit", c["observation"], *c["options"]])
+        parts.append(
+            f"`{line}`: {seconds_text(c['seconds'])} in all from a cold process, fit "
+            f"{seconds_text(c['fit_seconds'])}, {c['peak_bytes'] / 1e6:.0f} MB at the most."
+        )
+    up = found["startup"]
+    parts.append(
+        f"`ooftorch --help`: {seconds_text(up['help_seconds'])} (`import click` alone "
+        f"{seconds_text(up['click_seconds'])})."
+    )
+    return "\n\n".join(parts)
+
+
+MARKS = ("<!-- performance: written by scripts/benchmark.py -->", "<!-- /performance -->")
+
+
+def write_readme(text: str) -> None:
+    """Put the section between its marks in the README."""
+    path = Path(__file__).parent.parent / "README.md"
+    before, _, rest = path.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    path.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+
+
+def main() -> None:
+    """Measure, write the tables and pictures, and the README's section."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small grids only; write nothing")
+    parser.add_argument("--observation", nargs="+", default=[], help="time the command on this, with options")
+    parser.add_argument("--readme", action="store_true", help="only write the README's section again")
+    options, rest = parser.parse_known_args()
+    target = RESULTS / "benchmark.json"
+    if options.readme:
+        write_readme(section(json.loads(target.read_text())))
+        return
+    sizes, orders, patience = (32, 64, 128, 256, 512, 1024, 2048), (2, 3, 4, 5, 6, 7, 8, 9), PATIENCE
+    if options.quick:
+        sizes, orders, patience = (32, 64), (2, 3), 5.0
+    found: dict = {"machine": machine()}
+    for key, full in (("block", False), ("grid", True)):
+        cases = [(n, orders[-2]) for n in sizes if not (full and n > 1024)]
+        cases += [(sizes[3 if len(sizes) > 3 else 0], order) for order in orders if order != orders[-2]]
+        rows = []
+        for n, order in cases:
+            rows.append(to_solution(n, order, full, patience))
+            print(key, n, order, f"{rows[-1]['ooftorch']['seconds']:.4f} s", flush=True)
+        project(rows)
+        found[key] = rows
+        found[f"{key}_projection"] = check_projection(rows, full)
+    found["evaluation"] = [evaluation(n, full) for full in (False, True) for n in sizes[-4:-1] or sizes]
+    found["growth"] = growth() if not options.quick else []
+    found["batch"] = [batch(4 if options.quick else 64, "cpu")]
+    if torch.cuda.is_available():
+        found["batch"].append(batch(1024, "cuda"))
+    found["solvephase"] = [s for side in ((64,) if options.quick else (64, 128)) if (s := solvephase(side))]
+    found["startup"] = startup()
+    cases = [("data/gbt_3mm.fits", [])]
+    if options.observation:
+        cases.append((options.observation[0], [*options.observation[1:], *rest]))
+    found["commands"] = [command(path, more) for path, more in cases]
+    print(section(found))
+    if options.quick:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    by_n = [r for r in found["block"] if r["order"] == orders[-2]]
+    by_order = sorted((r for r in found["block"] if r["n"] == sizes[3]), key=lambda r: r["order"])
+    picture(by_n, "n", RESULTS / "benchmark_grid.png", f"order {orders[-2]}, central block")
+    picture(by_order, "order", RESULTS / "benchmark_order.png", f"N = {sizes[3]}, central block")
+    write_readme(section(found))
+
+
+if __name__ == "__main__":
+    main()
