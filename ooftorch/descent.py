@@ -178,7 +178,9 @@ def _thinned(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float)
         off = np.round(1e6 * np.abs(places - cells)).sum(0)
         x, y = np.round(1e6 * np.abs(places))
         best_first = np.lexsort((y, x, off, ~valid[chosen]))
-        chosen = chosen[best_first][np.unique(cells[:, best_first], axis=1, return_index=True)[1]]
+        columns, rows = (cells - cells.min(1, keepdims=True)).astype(int)
+        numbers = rows * (columns.max() + 1) + columns
+        chosen = chosen[best_first][np.unique(numbers[best_first], return_index=True)[1]]
     # To the rounding of coordinates, which would tear a row apart.
     rounded = np.round(np.stack([m.x, m.y])[:, chosen] / (1e-9 * np.max(np.abs((m.x, m.y)))))
     return chosen[np.lexsort(rounded)]

@@ -36,8 +36,8 @@ __all__ = ["Progress", "fit", "fit_many"]
 # Distance to the minimum, in standard deviations, at which the end counts as converged.
 _CONVERGED = 0.01
 _MAX_RASTER = 2048
-# Memory for the observations fitted side by side.
-_BATCH_BYTES = 1e9
+# Memory for the observations fitted side by side, with one start each; a search has up to four at once.
+_BATCH_BYTES = 2.5e8
 
 
 class Progress(NamedTuple):
