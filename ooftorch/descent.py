@@ -26,7 +26,7 @@ __all__ = ["End", "Ladder", "approach", "build", "finish", "search"]
 _PASSING, _SEARCH, _COARSE, _FINE = 8.0, 2.0, 1.0, 1e-3
 # ... and below which the end is not worth another round.
 _CLOSE = 5e-3
-# A long descent leaves the information matrix of its start behind: the last one renews it after so many
+# A long descent leaves the metric of its start behind: the last one renews it after so many
 # evaluations, so many times.
 _ROUND, _ROUNDS = 60, 6
 # Coarse pixels are this much finer than the farthest sample asks for, and this many across the dish at least.
@@ -91,7 +91,6 @@ class End(NamedTuple):
     objective: Tensor
     distance: Tensor
     n_eval: Tensor
-    stuck: Tensor
 
 
 def build(
@@ -320,4 +319,4 @@ def _descend(
     x = start[:, posterior.free]
     metric = ladder.metric(layout, rows, start)
     found = bfgs(fun, x, metric, gtol=gtol, max_eval=max_eval)
-    return End(posterior.complete(found.x), found.value, found.distance, found.n_eval, found.stuck)
+    return End(posterior.complete(found.x), found.value, found.distance, found.n_eval)

@@ -296,7 +296,6 @@ class _Fitted(NamedTuple):
     samples: np.ndarray
     noises: list[float]
     distance: float
-    stuck: bool
     orders: tuple[OrderFit, ...]
 
 
@@ -346,7 +345,7 @@ def _fit_orders(
             progress(Progress(step, counter.n_eval, objective[0], history[0][-1]))
     power = samples.cpu().numpy()
     return [
-        _Fitted(u[i], power[i], noises[i], float(end.distance[i]), bool(end.stuck[i]), tuple(orders))
+        _Fitted(u[i], power[i], noises[i], float(end.distance[i]), tuple(orders))
         for i, orders in enumerate(history)
     ]
 
@@ -401,8 +400,10 @@ def _result(
     if converged:
         message = f"at a minimum to within {fitted.distance:.1g} standard deviations"
     else:
-        why = "no further decrease found" if fitted.stuck else "evaluations used up"
-        message = f"stopped {fitted.distance:.1g} standard deviations from a minimum: {why}"
+        message = (
+            f"stopped {fitted.distance:.1g} standard deviations from a minimum: nothing lower found in the "
+            "evaluations allowed"
+        )
     last = fitted.orders[-1]
     return FitResult(
         input=observation.source,

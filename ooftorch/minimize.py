@@ -46,17 +46,17 @@ class Minimum(NamedTuple):
 def bfgs(
     fun: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     x0: Tensor,
-    information: Tensor,
+    metric: Tensor,
     *,
     gtol: float = 1e-3,
     max_step: float = 1.0,
     max_eval: int = 2000,
 ) -> Minimum:
-    """Minimise by BFGS in the coordinates in which `information` is the unit matrix.
+    """Minimise by BFGS in the coordinates in which `metric` is the unit matrix.
 
-    That is BFGS with the inverse of the information (Fisher) matrix as its first inverse Hessian, a strong
-    Wolfe line search, and a stopping rule in standard deviations: at the end each whitened gradient is below
-    `gtol`, so the minimum is some `gtol` standard deviations away.
+    That is BFGS with the inverse of the metric as its first inverse Hessian, a strong Wolfe line search, and,
+    the metric being the information of a likelihood or near it, a stopping rule in standard deviations: at
+    the end each whitened gradient is below `gtol`, so the minimum is some `gtol` standard deviations away.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def bfgs(
         Takes points (k, n) and the numbers (k,) of the members they belong to; returns values (k,) and
         gradients (k, n). A trial that is not finite is stepped back from.
     x0 : Tensor, (b, n)
-    information : Tensor, (b, n, n)
+    metric : Tensor, (b, n, n)
         Positive semidefinite estimate of the Hessian.
     gtol : float
     max_step : float
@@ -76,7 +76,7 @@ def bfgs(
     -------
     Minimum
     """
-    unwhiten = inverse_root(information)
+    unwhiten = inverse_root(metric)
     who = torch.arange(len(x0), device=x0.device)
     value, gradient = fun(x0, who)
     searches = _Searches(x0, value, gradient, unwhiten, max_step)
@@ -269,11 +269,11 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
-def inverse_root(information: Tensor) -> Tensor:
-    """Matrices T (b, n, n) with T T' the inverse of `information`; what nothing constrains stays bounded."""
-    diagonal = information.diagonal(dim1=-2, dim2=-1)
+def inverse_root(metric: Tensor) -> Tensor:
+    """Matrices T (b, n, n) with T T' the inverse of `metric`; what nothing constrains stays bounded."""
+    diagonal = metric.diagonal(dim1=-2, dim2=-1)
     # What does not act at all stays where it is.
     scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
-    values, vectors = torch.linalg.eigh(information * scale[..., :, None] * scale[..., None, :])
+    values, vectors = torch.linalg.eigh(metric * scale[..., :, None] * scale[..., None, :])
     values = torch.maximum(values, values[..., -1:] * 1e-12)
     return scale[..., :, None] * vectors * values.rsqrt()[..., None, :]

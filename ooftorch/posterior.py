@@ -171,10 +171,9 @@ class Posterior:
         themselves how much a sample tells, whatever their distribution. Both take the samples' errors as
         independent.
         """
-        jacobian = self.jacobian(free)
         if self.likelihood.name == "gaussian":
-            fisher = self._information(free, jacobian, self.likelihood.mean_information)
-            return torch.linalg.pinv(fisher, hermitian=True).cpu().numpy()
+            return torch.linalg.pinv(self.information(free), hermitian=True).cpu().numpy()
+        jacobian = self.jacobian(free)
         u = self.complete(free)
         r = (self.residuals(u) / self.noise(u))[self.data.valid]
         slope = float(self.likelihood.curvature(r).mean())

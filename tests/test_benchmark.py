@@ -24,13 +24,14 @@ def test_everyone_minimises_the_same_function(benchmark, full):
     rng = np.random.default_rng(0)
     p = problem.truth + 0.1 * rng.normal(size=len(problem.truth))
     plain = benchmark.PlainNumPy(problem).loss(p)
-    power = benchmark.Published(problem).power(torch.as_tensor(p)).numpy()
+    same = benchmark.Published(problem)
+    power = same.power(torch.as_tensor(p)).numpy()
     assert 0.5 * np.sum(((power - problem.data) / problem.sigma) ** 2) == pytest.approx(plain, rel=1e-12)
     # Ours has a gain, in units of the peak of the illumination at hand, where they have an amplitude.
     ours = benchmark.Ours(problem)
-    x, y, mask = (t.numpy() for t in (lambda b: (b.x, b.y, b.mask))(benchmark.Published(problem)))
 
     def peak(x0, y0):
+        x, y, mask = same.x.numpy(), same.y.numpy(), same.mask.numpy()
         lamp = mask * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * benchmark.SIGMA**2))
         return lamp.sum() ** 2
 

@@ -319,7 +319,7 @@ def told(monkeypatch, *objectives):
         calls.append((rows.tolist(), start))
         assert len(value) == len(rows) == len(start)
         marks = torch.arange(len(rows)) + 100 * len(calls)
-        return End(start, value, 0.1 * value, marks, torch.zeros_like(rows, dtype=torch.bool))
+        return End(start, value, 0.1 * value, marks)
 
     monkeypatch.setattr(descent, "approach", approach)
     rows = torch.tensor([2, 0, 1])
