@@ -214,7 +214,7 @@ def _zernike_number(name: str) -> int | None:
 
 
 class Units:
-    """Coordinates of a whole layout to values and back-slopes, as tensors.
+    """Coordinates of a whole layout to values, and the slopes of that, as tensors.
 
     Parameters
     ----------

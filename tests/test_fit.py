@@ -24,7 +24,7 @@ EVERYTHING = dict.fromkeys(["z1", "z2", "z3", "z4", "z5", "offset"], 0.0) | {"si
 
 
 def real(path):
-    return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not part of the project")
+    return pytest.mark.skipif(not path.exists(), reason="no shared example data beside the repository")
 
 
 @pytest.fixture(scope="module")
