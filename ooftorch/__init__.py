@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ooftorch.fit import fit_many as fit_many
     from ooftorch.report import report as report
     from ooftorch.resample import resample as resample
+    from ooftorch.simulate import simulate as simulate
 
 __version__ = "0.1.0"
 
@@ -27,15 +28,18 @@ _HOMES = {
     "BeamModel": "model",
     "FitResult": "result",
     "InputError": "errors",
+    "Noise": "noise",
     "Observation": "observation",
     "OO": "device",
     "Receiver": "receiver",
+    "Simulator": "simulate",
     "Telescope": "telescope",
     "fit": "fit",
     "fit_many": "fit",
     "read": "io",
     "report": "report",
     "resample": "resample",
+    "simulate": "simulate",
     "write": "io",
 }
 

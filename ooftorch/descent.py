@@ -119,7 +119,8 @@ def build(
     """
     exact = Rung(make(maps, n), data, 1.0)
     chop = 0.5 * math.hypot(exact.model.receiver.chop_x, exact.model.receiver.chop_y)
-    window = _WINDOW * (beam + _spread(exact.model)) + chop
+    spread = exact.model.telescope.steepness() * max(abs(m.dz) for m in maps)
+    window = _WINDOW * (beam + spread) + chop
     inside = [_inside(m, window) for m in maps]
     reach = max(np.max(np.abs((m.x, m.y))[:, i]) for m, i in zip(maps, inside, strict=True)) + chop
     across = max(_ACROSS, math.ceil(2 * _MARGIN * reach / beam))
@@ -150,17 +151,6 @@ def _inside(m: MapGeometry, window: float) -> np.ndarray:
     middle_x, middle_y = (0.5 * (a.min() + a.max()) for a in (m.x, m.y))
     near = np.maximum(np.abs(m.x - middle_x), np.abs(m.y - middle_y)) <= window
     return np.flatnonzero(near) if near.sum() >= _FEW else np.arange(len(m.x))
-
-
-def _spread(model: BeamModel) -> float:
-    """How far the defocus sends light off axis: the steepest slope of the path over the dish, radians."""
-    path = model.per_map_phase[:-2].cpu().numpy() * (model.wavelength / (2 * math.pi))
-    x, y = model.pixel_x.cpu().numpy(), model.pixel_y.cpu().numpy()
-    r = np.hypot(x, y)
-    rings = np.digitize(r, np.linspace(0, 1, 17))
-    means = np.array([path[0][rings == ring].mean() for ring in np.unique(rings)])
-    radii = np.array([r[rings == ring].mean() for ring in np.unique(rings)]) * model.telescope.radius
-    return float(np.max(np.abs(np.diff(means) / np.diff(radii))) * np.max(np.abs(model.dz)))
 
 
 def _thinned(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:

@@ -35,7 +35,6 @@ __all__ = ["Progress", "fit", "fit_many"]
 
 # Distance to the minimum, in standard deviations, at which the end counts as converged.
 _CONVERGED = 0.01
-_MAX_RASTER = 2048
 # Memory for the observations fitted side by side, with one start each; a search has up to four at once.
 _BATCH_BYTES = 2.5e8
 
@@ -172,7 +171,9 @@ def fit_many(
     known_errors = prepare.errors_known(one.maps)
     oo = OO(device)
     peak = float(np.exp(np.mean(np.log(peaks))))
-    n = _raster(one, scope, oversample) if n is None else n
+    if n is None:
+        places = [prepare.directions(m) for m in one.maps]
+        n = prepare.raster(scope, one.wavelength, one.receiver, places, oversample)
 
     def make(maps: list[MapGeometry], n: int) -> BeamModel:
         return BeamModel(
@@ -270,20 +271,6 @@ def _telescope(observation: "Observation", given: Telescope | str | Path | None)
             f"{', '.join(telescopes.names())}, or a TOML file"
         )
     return telescopes.load(name)
-
-
-def _raster(observation: "Observation", scope: Telescope, oversample: float) -> int:
-    """Pixels a side: 256, or as many as the farthest sample needs, with a quarter to spare."""
-    widest = max(float(np.max(np.abs(prepare.directions(m)))) for m in observation.maps)
-    widest += 0.5 * max(abs(observation.receiver.chop_x), abs(observation.receiver.chop_y))
-    needed = 1.25 * 4 * oversample * scope.radius * widest / observation.wavelength
-    if needed > _MAX_RASTER:
-        beams = widest * 2 * scope.radius / observation.wavelength
-        raise InputError(
-            f"a sample lies {widest:.3g} rad from the source, {beams:.0f} beams of {scope.name}; check the "
-            "map's units, the frequency and the telescope"
-        )
-    return max(256, 2 * math.ceil(needed / 2))
 
 
 # ----------------------------------------------------------------------------------------- orders

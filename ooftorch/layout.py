@@ -161,7 +161,7 @@ class Layout:
         """Return a layout whose Zernikes above `order` are held where they start."""
 
         def cut(p: Parameter) -> Parameter:
-            k = _zernike_number(p.name)
+            k = zernike.number(p.name)
             return p if k is None or zernike.order_of(k) <= order else replace(p, free=False)
 
         return self._replace(cut)
@@ -207,10 +207,6 @@ class Layout:
             rows.extend(block)
             target.extend([0.0] * len(members))
         return np.array(rows).reshape(-1, len(self.parameters)), np.array(target)
-
-
-def _zernike_number(name: str) -> int | None:
-    return int(name[1:]) if name[0] == "z" and name[1:].isdigit() else None
 
 
 class Units:

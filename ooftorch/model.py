@@ -19,6 +19,7 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.layout import Layout, Units, default_layout
 from ooftorch.receiver import ReceivedPower, Receiver
+from ooftorch.surface import Shape
 from ooftorch.telescope import Telescope
 
 __all__ = ["BeamModel", "MapGeometry", "Prediction"]
@@ -61,6 +62,8 @@ class BeamModel(nn.Module):
     n, oversample : int, float
         Aperture raster: n x n pixels over a square of half side `oversample` dish radii, as in the
         original software. Only the pixels that hold the dish are kept.
+    shape : callable, optional
+        Phase (rad) beside the Zernikes', a function of x, y (m): panels, a bump, a measured map. Held.
     oo : OO, optional
         Device and precision.
 
@@ -75,6 +78,7 @@ class BeamModel(nn.Module):
     pixel_y: Tensor
     coverage: Tensor
     zernikes: Tensor
+    shape: Tensor
     per_map_phase: Tensor
     nominal_dz: Tensor
 
@@ -90,6 +94,7 @@ class BeamModel(nn.Module):
         scale: float = 1.0,
         n: int = 256,
         oversample: float = 2.0,
+        shape: Shape | None = None,
         oo: OO | None = None,
     ) -> None:
         super().__init__()
@@ -129,6 +134,9 @@ class BeamModel(nn.Module):
         self._put("pixel_y", y / radius)
         self._put("coverage", coverage)
         self._put("zernikes", zernike.raster(order, x / radius, y / radius))
+        self.shaped = shape is not None
+        if shape is not None:
+            self._put("shape", shape(x, y))
         # Phase per unit of each power of dz (m), of the pointing dx and dy (rad): CONVENTIONS 3 and 2.
         self._put("per_map_phase", np.concatenate([-k * path, k * x[None], k * y[None]]))
 
@@ -320,6 +328,8 @@ class Prediction:
             model.pixel_x, model.pixel_y, **self._lamp
         )
         self.surface = v[..., places.zernike.start : places.zernike.stop] @ model.zernikes
+        if model.shaped:
+            self.surface = self.surface + model.shape
 
     @functools.cached_property
     def samples(self) -> Tensor:  # noqa: D102  (an attribute of the class docstring)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ooftorch.errors import InputError
 from ooftorch.receiver import Receiver
+from ooftorch.truth import Truth
 
 __all__ = ["MIN_SAMPLES", "SPEED_OF_LIGHT", "BeamMap", "Observation"]
 
@@ -120,6 +121,8 @@ class Observation:
         How that file was understood.
     notes : tuple of str
         What the reader assumed beyond what the file says, one line each.
+    truth : Truth or None
+        What a simulation put in.
     """
 
     maps: tuple[BeamMap, ...]
@@ -133,6 +136,7 @@ class Observation:
     source: str = ""
     format: str = ""
     notes: tuple[str, ...] = ()
+    truth: Truth | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", tuple(sorted(self.maps, key=lambda m: m.dz)))
@@ -148,13 +152,13 @@ class Observation:
 
         Focus offsets change sign and maps turn by 180 degrees, the two beams of a chopped pair with them:
         P(z, dz)(t) = P(-z, -dz)(-t). The surface that fits it has every coefficient negated. The defocus
-        path has to be odd in dz for that, as it is for every unshaped telescope.
+        path has to be odd in dz for that, as it is for every unshaped telescope. A truth is left behind.
         """
         maps = tuple(replace(m, dz=0.0 - m.dz, x=0.0 - m.x, y=0.0 - m.y) for m in self.maps)
         receiver = replace(
             self.receiver, chop_x=0.0 - self.receiver.chop_x, chop_y=0.0 - self.receiver.chop_y
         )
-        return replace(self, maps=maps, receiver=receiver)
+        return replace(self, maps=maps, receiver=receiver, truth=None)
 
     def check(self) -> None:
         """Refuse what cannot be fitted.

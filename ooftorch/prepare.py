@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from ooftorch.errors import InputError
 from ooftorch.layout import Layout, Parameter
 from ooftorch.likelihood import Likelihood
 from ooftorch.model import BeamModel
+from ooftorch.receiver import Receiver
+from ooftorch.telescope import Telescope
 
 if TYPE_CHECKING:
     from ooftorch.observation import BeamMap, Observation
+
+# Aperture pixels a side beyond which a map is taken for a mistake.
+_MAX_RASTER = 2048
 
 __all__ = [
     "Samples",
@@ -23,6 +29,7 @@ __all__ = [
     "noise_parameter",
     "perfect_beams",
     "placed",
+    "raster",
     "samples",
     "start",
 ]
@@ -38,6 +45,27 @@ def directions(m: "BeamMap") -> tuple[np.ndarray, np.ndarray]:
     """Directions x, y of all samples, radians; zero for those of no known place."""
     known = placed(m)
     return np.where(known, m.x, 0.0), np.where(known, m.y, 0.0)
+
+
+def raster(
+    scope: Telescope,
+    wavelength: float,
+    receiver: Receiver,
+    places: list[tuple[np.ndarray, np.ndarray]],
+    oversample: float,
+    least: int = 256,
+) -> int:
+    """Pixels a side: `least`, or as many as the farthest of the places needs, with a quarter to spare."""
+    widest = max(float(np.max(np.abs(place))) for place in places)
+    widest += 0.5 * max(abs(receiver.chop_x), abs(receiver.chop_y))
+    needed = 1.25 * 4 * oversample * scope.radius * widest / wavelength
+    if not needed <= _MAX_RASTER:
+        beams = widest * 2 * scope.radius / wavelength
+        raise InputError(
+            f"a sample lies {widest:.3g} rad from the source, {beams:.0f} beams of {scope.name}; check the "
+            "map's units, the frequency and the telescope"
+        )
+    return max(least, 2 * math.ceil(needed / 2))
 
 
 class Samples(NamedTuple):

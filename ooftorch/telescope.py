@@ -121,6 +121,10 @@ class Blockage:
 # --------------------------------------------------------------------------------------- telescope
 
 
+# Rings on which the path is averaged.
+_RINGS = 16
+
+
 @dataclass(frozen=True)
 class UsualIllumination:
     """The illumination to expect at a telescope, where a fit may start.
@@ -147,6 +151,7 @@ class Telescope:
     description, source : for people; the source of the numbers.
     radius : of the dish, and the radius on which Zernike polynomials are normalised, metres.
     optics, blockage, illumination : see there.
+    frequency : at which the surface is usually measured, hertz; None where nobody says.
     """
 
     name: str
@@ -156,6 +161,7 @@ class Telescope:
     optics: Optics
     blockage: Blockage = field(default_factory=Blockage)
     illumination: UsualIllumination = field(default_factory=UsualIllumination)
+    frequency: float | None = None
 
     @property
     def focal_length(self) -> float | None:
@@ -231,6 +237,25 @@ class Telescope:
         """Return dL in metres for dz metres of focus motion, positive away from the primary."""
         powers = self.path_powers(x, y)
         return np.tensordot(dz ** np.arange(1.0, len(powers) + 1), powers, axes=1)
+
+    def steepness(self) -> float:
+        """Return the steepest slope of the path per metre of focus motion, averaged over rings: rad/m.
+
+        So far off axis, times dz, does a defocus send the light.
+        """
+        return float(np.max(np.abs(np.diff(self._rings())))) / self.radius * _RINGS
+
+    def depth(self) -> float:
+        """Return the path from rim to centre, averaged over rings, per metre of focus motion."""
+        rings = self._rings()
+        return float(abs(rings[-1] - rings[0]))
+
+    def _rings(self) -> Array:
+        """Path per metre of focus motion, averaged over rings from the centre to the rim."""
+        r, angle = np.meshgrid(
+            self.radius * np.linspace(0, 1, _RINGS + 1), 2 * np.pi * np.arange(16) / 16, indexing="ij"
+        )
+        return self.path_powers(r * np.cos(angle), r * np.sin(angle))[0].mean(1)
 
     def surface_normal_factor(self, x: ArrayLike, y: ArrayLike) -> Array | None:
         """Return sqrt(1 + (r/2F)^2), r the distance from the axis of the (parent) paraboloid.
@@ -337,6 +362,7 @@ _ILLUMINATION = {
 _TELESCOPE = {
     "description": _Key(_TEXT),
     "source": _Key(_TEXT),
+    "frequency_hz": _Key(_POSITIVE),
     "radius_m": _Key(_POSITIVE, required=True),
     "optics": _Key(_TABLE, required=True),
     "blockage": _Key(_TABLE),
@@ -422,6 +448,7 @@ def _telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
         _optics(spec["optics"], radius, f"{file}: [optics]"),
         _blockage(spec.get("blockage", {}), radius, file),
         _illumination(spec.get("illumination"), f"{file}: [illumination]"),
+        spec.get("frequency_hz"),
     )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "n_terms",
     "name",
     "nl",
+    "number",
     "order_of",
     "radial",
     "raster",
@@ -97,6 +98,11 @@ def index(n: int, l: int) -> int:
 def name(k: int) -> str:
     """Return the parameter name of mode `k`: "z<k>"."""
     return f"z{_whole('Zernike index', k)}"
+
+
+def number(name: str) -> int | None:
+    """Return k of the parameter name "z<k>", None for any other name: the inverse of `name`."""
+    return int(name[1:]) if name[:1] == "z" and name[1:].isdigit() else None
 
 
 def label(k: int) -> str:

@@ -21,7 +21,6 @@ import importlib.metadata
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import scipy.optimize
 import torch
+from results_page import RESULTS, machine, machine_text, table, write_section
 
 from ooftorch import descent, zernike
 from ooftorch import telescope as telescopes
@@ -45,7 +45,7 @@ from ooftorch.minimize import bfgs
 from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.posterior import Data, Posterior
 
-RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
 WAVELENGTH, SIGMA, DZ = 1.1e-3, 0.72, (0.0, -0.05, 0.05)
 OVERSAMPLE = 4.0  # half side of the grid in dish radii
 SCOPE = telescopes.load("paper")
@@ -622,19 +622,6 @@ def startup() -> dict:
     return {"help_seconds": run("-m", "ooftorch", "--help"), "click_seconds": run("-c", "import click")}
 
 
-def machine() -> dict:
-    """What the numbers were measured on, and with."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
-    }
-
-
 # ---------------------------------------------------------------------------------------------- report
 
 
@@ -675,12 +662,6 @@ def picture(rows: list[dict], against: str, path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def seconds_text(seconds: float, projected: bool = False) -> str:
     """A time that a person reads."""
     text = (
@@ -702,11 +683,9 @@ def section(found: dict) -> str:
     """The performance section of the README."""
     m = found["machine"]
     gpu = m["gpu"] or "no GPU, so no GPU figure was measured"
-    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     parts = [
-        f"Measured on {m['cores']} cores ({m['processor']}), {m['threads']} threads, {gpu}; Python "
-        f"{m['python']}, {versions}. Times in brackets are projected: cost of one evaluation times the "
-        "evaluations that the published method needed. Ratios are within this run.",
+        f"Measured on {machine_text(m)}, {gpu}. Times in brackets are projected: cost of one evaluation "
+        "times the evaluations that the published method needed. Ratios are within this run.",
     ]
     for key, title in (
         ("block", "central block, N/4 x N/4 samples a map"),
@@ -780,17 +759,6 @@ def section(found: dict) -> str:
     return "\n\n".join(parts)
 
 
-MARKS = ("<!-- performance: written by scripts/benchmark.py -->", "<!-- /performance -->")
-
-
-def write_readme(text: str) -> None:
-    """Put the section between its marks in the README."""
-    path = Path(__file__).parent.parent / "README.md"
-    before, _, rest = path.read_text().partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    path.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
-
-
 def main() -> None:
     """Measure, write the tables and pictures, and the README's section."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -800,7 +768,7 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     target = RESULTS / "benchmark.json"
     if options.readme:
-        write_readme(section(json.loads(target.read_text())))
+        write_section(README, "performance", "benchmark.py", section(json.loads(target.read_text())))
         return
     sizes, orders, patience = (32, 64, 128, 256, 512, 1024, 2048), (2, 3, 4, 5, 6, 7, 8, 9), PATIENCE
     if options.quick:
@@ -836,7 +804,7 @@ def main() -> None:
     by_order = sorted((r for r in found["block"] if r["n"] == sizes[3]), key=lambda r: r["order"])
     picture(by_n, "n", RESULTS / "benchmark_grid.png", f"order {orders[-2]}, central block")
     picture(by_order, "order", RESULTS / "benchmark_order.png", f"N = {sizes[3]}, central block")
-    write_readme(section(found))
+    write_section(README, "performance", "benchmark.py", section(found))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,15 @@
 """The benchmark compares like with like; how fast anything is, no test says."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
-
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import benchmark
+
+    return benchmark
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -1,0 +1,128 @@
+"""What comes between the sky and the file: noise, drifts, pointing and focus errors, glitches.
+
+Every kind has a stream of random numbers of its own: switching one on leaves the others' draws as they are.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+
+__all__ = ["KINDS", "Noise", "Streams", "glitch_sizes", "pink"]
+
+Array = NDArray[np.float64]
+
+KINDS = ("white", "multiplicative", "drift", "baseline", "jitter", "wander", "dz", "gain", "glitches")
+"""What can be seeded on its own."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Kinds of noise and error, each off by default.
+
+    "Peak" is the highest power in any map, of the telescope as it is. White noise is given one way or the
+    other, or not at all.
+
+    Attributes
+    ----------
+    snr : float or None
+        White noise: peak over the standard deviation of one sample.
+    snr_per_beam : float or None
+        White noise: peak over the standard deviation of the mean over a beam; one sample has F times more,
+        F = sum(B) / sqrt(sum(B**2)) of the perfect dish's beam B in focus (original OOF software).
+    multiplicative : float
+        Relative error of every sample.
+    drift : float
+        Rms of a 1/f drift of the level along the scan, over the peak.
+    baseline : float
+        Rms of the levels of scan lines, over the peak.
+    jitter, wander : float
+        Pointing error on each axis, radians rms: of every sample by itself, and slow (1/f).
+    dz : float
+        Standard deviation of the focus of each map, metres.
+    gain : float
+        Relative standard deviation of the gain of each map.
+    glitches : float
+        Fraction of the samples that are hit.
+    glitch_size : float
+        Of the largest glitch, over the peak. Sizes have the heavy tail of a density that falls as the inverse
+        of the size, over two decades; signs are random.
+    """
+
+    snr: float | None = None
+    snr_per_beam: float | None = None
+    multiplicative: float = 0.0
+    drift: float = 0.0
+    baseline: float = 0.0
+    jitter: float = 0.0
+    wander: float = 0.0
+    dz: float = 0.0
+    gain: float = 0.0
+    glitches: float = 0.0
+    glitch_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if name.startswith("snr"):
+                if value is not None and not 0 < value < math.inf:
+                    raise InputError(f"{name} is {value}; expected a positive number")
+            elif not 0 <= value < math.inf:
+                raise InputError(f"noise: {name} is {value}; expected a number from 0 up")
+        if self.snr is not None and self.snr_per_beam is not None:
+            raise InputError("snr and snr_per_beam are two ways to say one thing; give one of them")
+        if self.glitches > 1:
+            raise InputError(
+                f"noise: glitches is {self.glitches}; expected a fraction of the samples, 0 to 1"
+            )
+
+
+class Streams:
+    """Random numbers for each kind, from one seed or from seeds of their own.
+
+    Parameters
+    ----------
+    seed : int
+    seeds : mapping of str to int, optional
+        Seeds of single kinds, names of `KINDS`.
+    """
+
+    def __init__(self, seed: int = 0, seeds: Mapping[str, int] | None = None) -> None:
+        seeds = dict(seeds or {})
+        for name in seeds:
+            if name not in KINDS:
+                raise InputError(f"no noise of the kind {name!r} to seed; known are {', '.join(KINDS)}")
+        for value in (seed, *seeds.values()):
+            if value < 0:
+                raise InputError(f"seed {value}; expected a whole number from 0 up")
+        self._streams = {
+            kind: np.random.default_rng([seeds.get(kind, seed), i]) for i, kind in enumerate(KINDS)
+        }
+
+    def __getitem__(self, kind: str) -> np.random.Generator:
+        return self._streams[kind]
+
+
+def pink(n: int, rng: np.random.Generator) -> Array:
+    """1/f noise of n samples, evenly spaced in time: power goes as 1/f, mean zero, rms 1.
+
+    It does not close on itself: it is the first half of a periodic one twice as long.
+    """
+    if n < 2:
+        return np.zeros(n)
+    f = np.fft.rfftfreq(2 * n)
+    spectrum = rng.normal(size=f.size) + 1j * rng.normal(size=f.size)
+    spectrum[0] = 0.0
+    spectrum[1:] /= np.sqrt(f[1:])
+    series = np.fft.irfft(spectrum, 2 * n)[:n]
+    series -= series.mean()
+    return series / series.std()
+
+
+def glitch_sizes(n: int, rng: np.random.Generator) -> Array:
+    """Sizes up to 1 with density proportional to 1/size, down to a hundredth, and random signs."""
+    return rng.choice([-1.0, 1.0], size=n) * 10 ** rng.uniform(-2, 0, size=n)

@@ -1,0 +1,97 @@
+"""How a telescope moves over a source: the places and times of the samples of one map.
+
+Lengths on the sky are in whatever unit `half_width`, `half_height` and `step` share.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+
+__all__ = ["PATTERNS", "Scan", "daisy", "grid", "otf"]
+
+Array = NDArray[np.float64]
+
+# An on-the-fly scan is sampled so many times finer along the way than across it, as recorders do,
+_ALONG = 2
+# and turning round takes the time of so many samples.
+_TURN = 8
+
+
+class Scan(NamedTuple):
+    """Samples of one map in the order in which they are taken.
+
+    Attributes
+    ----------
+    x, y : ndarray, (n,)
+        Places, telescope minus source.
+    time : ndarray, (n,)
+        Since the first sample, in units of the time that one sample takes.
+    line : ndarray of int, (n,)
+        Number of the scan line, or crossing, that a sample belongs to.
+    """
+
+    x: Array
+    y: Array
+    time: Array
+    line: NDArray[np.int64]
+
+
+def grid(half_width: float, half_height: float, step: float) -> Scan:
+    """Regular map, row by row from low y, each from low x."""
+    x, y = _axis(half_width, step), _axis(half_height, step)
+    columns, rows = np.meshgrid(np.arange(x.size), np.arange(y.size))
+    index = np.arange(columns.size)
+    return Scan(x[columns.ravel()], y[rows.ravel()], index.astype(float), rows.ravel())
+
+
+def otf(half_width: float, half_height: float, step: float) -> Scan:
+    """On-the-fly map: rows a step apart, scanned forth and back, sampled twice per step."""
+    x, y = _axis(half_width, step / _ALONG), _axis(half_height, step)
+    columns, rows = np.meshgrid(np.arange(x.size), np.arange(y.size))
+    columns[1::2] = columns[1::2, ::-1]
+    line = rows.ravel()
+    index = np.arange(columns.size)
+    return Scan(x[columns.ravel()], y[line], (index + _TURN * line).astype(float), line)
+
+
+def daisy(half_width: float, half_height: float, step: float) -> Scan:
+    """Daisy: petals from the centre out and back, each turned so far that neighbouring tips are a step apart.
+
+    The telescope swings through the centre, r = sin(t); it is slow at the tips, and fast in the middle, where
+    samples of one petal lie a step apart.
+    """
+    _check(half_width, half_height, step)
+    circle = 2 * math.pi * max(half_width, half_height) / step
+    petals, each = math.ceil(circle), math.ceil(circle / 2)
+    index = np.arange(petals * each)
+    # Half a sample off, so that no two petals share the centre. Odd petals lie on the other side of it.
+    swing = math.pi * (index + 0.5) / each
+    turn = swing / petals
+    return Scan(
+        half_width * np.sin(swing) * np.cos(turn),
+        half_height * np.sin(swing) * np.sin(turn),
+        index.astype(float),
+        index // each,
+    )
+
+
+PATTERNS = {"map": grid, "otf": otf, "daisy": daisy}
+
+
+def _axis(half: float, step: float) -> Array:
+    """Places a step apart, as many as fit, symmetric about zero."""
+    _check(half, half, step)
+    n = 2 * math.floor(half / step * (1 + 1e-12)) + 1
+    return step * (np.arange(n, dtype=float) - (n - 1) / 2)
+
+
+def _check(half_width: float, half_height: float, step: float) -> None:
+    if not (0 < step <= min(half_width, half_height) < math.inf and max(half_width, half_height) < math.inf):
+        raise InputError(
+            f"a map of {half_width:g} by {half_height:g} (half sizes) in steps of {step:g}; expected a "
+            "positive step and a map at least two steps wide"
+        )

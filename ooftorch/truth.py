@@ -1,0 +1,81 @@
+"""What a simulation put into its maps, and how far a fit is from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ooftorch import zernike
+
+if TYPE_CHECKING:
+    from ooftorch.result import FitResult
+
+__all__ = ["TrueValue", "Truth"]
+
+
+class TrueValue(NamedTuple):
+    """A parameter's value and unit."""
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a simulation put into its maps.
+
+    Attributes
+    ----------
+    parameters : mapping of str to TrueValue
+        Under the names of the model's parameters (z1, sigma, gain_0, ...), maps numbered by dz; and dz_0,
+        dz_1, ..., where the focus of each map really was.
+    axis : ndarray, (n,)
+        Positions across the dish, metres, the same for x and y.
+    phase : ndarray, (n, n)
+        Radians, indexed [y, x], all of the surface: Zernikes and what none of them describes. NaN where
+        no light reaches.
+    radius : float
+        Of the dish, metres.
+    """
+
+    parameters: Mapping[str, TrueValue]
+    axis: NDArray[np.float64] = field(repr=False)
+    phase: NDArray[np.float64] = field(repr=False)
+    radius: float
+
+    def error(self, zernikes: ArrayLike) -> NDArray[np.float64]:
+        """Phase of a surface less the true one, piston and tilt removed.
+
+        Parameters
+        ----------
+        zernikes : array_like, (n_terms,)
+            Coefficients z0, z1, ... of the surface, radians.
+
+        Returns
+        -------
+        ndarray, (n, n)
+            Radians, where `phase` is; NaN off the dish.
+        """
+        z = np.asarray(zernikes, float)
+        dish = np.isfinite(self.phase)
+        x, y = (a[dish] / self.radius for a in np.meshgrid(self.axis, self.axis))
+        difference = z @ zernike.raster(zernike.order_of(z.size - 1), x, y) - self.phase[dish]
+        plane = zernike.raster(1, x, y)
+        difference -= np.linalg.lstsq(plane.T, difference, rcond=None)[0] @ plane
+        error = np.full(self.phase.shape, np.nan)
+        error[dish] = difference
+        return error
+
+    def rms_error(self, zernikes: ArrayLike) -> float:
+        """Rms of `error` over the dish, radians: every part counts alike."""
+        return float(np.sqrt(np.nanmean(self.error(zernikes) ** 2)))
+
+    def pulls(self, result: "FitResult") -> dict[str, float]:
+        """Fit less truth over the standard error, of every free coefficient from z3 on that the truth has."""
+        names = [zernike.name(k) for k in range(3, zernike.n_terms(result.order))]
+        fitted = {name: result.parameters[name] for name in names if name in self.parameters}
+        return {
+            name: (p.value - self.parameters[name].value) / p.sigma for name, p in fitted.items() if p.free
+        }
