@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -69,7 +69,7 @@ def fit(
     from ooftorch.fit import fit as run
     from ooftorch.report import report, summary
 
-    held = dict(_assignment(text) for text in fix)
+    held = dict(_assignment(text, "--fix", "sigma=0.6") for text in fix)
     observation = io.read(obs)
     _check_target(_new_directory(obs) if out is None else Path(out), overwrite)  # before a long fit, too
     read = time.perf_counter()
@@ -104,6 +104,158 @@ def fit(
         else f"\n{report(result, orders=False)}\n\nwritten to {target}/: {', '.join(_PRODUCTS)}"
     )
     return 0 if result.converged else 1
+
+
+# Options of `simulate` for the kinds of noise: attribute of Noise, its unit, and help.
+_ARCSEC = math.radians(1 / 3600)
+_NOISE = {
+    "snr": ("snr", 1.0, "Peak over the white noise of a sample."),
+    "snr-per-beam": ("snr_per_beam", 1.0, "The same with the noise of the mean over a beam."),
+    "multiplicative": ("multiplicative", 1.0, "Relative error of every sample."),
+    "drift": ("drift", 1.0, "1/f drift along the scan, rms over the peak."),
+    "baseline": ("baseline", 1.0, "Levels of the scan lines, rms over the peak."),
+    "jitter-arcsec": ("jitter", _ARCSEC, "Pointing error of every sample, rms on each axis."),
+    "wander-arcsec": ("wander", _ARCSEC, "Slow pointing error, rms on each axis."),
+    "dz-error-mm": ("dz", 1e-3, "Error of the focus of each map, rms."),
+    "gain-error": ("gain", 1.0, "Relative error of the gain of each map, rms."),
+    "glitches": ("glitches", 1.0, "Fraction of the samples that are hit by something else."),
+    "glitch-size": ("glitch_size", 1.0, "Largest glitch over the peak."),
+}
+
+
+def _noise_options(command: Callable) -> Callable:
+    """Add an option for each kind of noise."""
+    for name, (attribute, _, words) in reversed(_NOISE.items()):
+        command = click.option(f"--{name}", attribute, type=float, help=words)(command)
+    return command
+
+
+@commands.command()
+@click.argument("out")
+@click.option("--telescope", metavar="NAME|FILE.toml", required=True, help="Telescope.")
+@click.option("--frequency-ghz", type=float, help="By default the one at which the telescope is measured.")
+@click.option("--order", type=int, help="Random surface: highest Zernike order; 5 by default.")
+@click.option("--rms", type=float, metavar="RAD", help="Random surface: rms of the phase.")
+@click.option(
+    "--spectrum", type=float, metavar="P", help="Random surface: order n goes as n**-P; 0 by default."
+)
+@click.option("--gravity", type=float, metavar="RAD", help="Smooth figure, even in x, of that rms.")
+@click.option(
+    "--coeffs", metavar="FILE", help="Coefficients: JSON, lines such as 'z5 1.1', or a fit's result."
+)
+@click.option("--phase-map", metavar="FILE", help="FITS image across the aperture: rad, or half-path um.")
+@click.option(
+    "--bump", multiple=True, metavar="X,Y,WIDTH,UM", help="Bump: metres, and its height (repeatable)."
+)
+@click.option("--set", "assigned", multiple=True, metavar="NAME=VALUE", help="A parameter (repeatable).")
+@click.option("--illumination", help="gaussian, pedestal, squashed or tophat; default: the telescope's.")
+@click.option("--dz-mm", metavar="LIST", help="Focus offsets such as -20,0,20, in the order taken.")
+@click.option(
+    "--chop-arcsec", metavar="X,Y", help="From the negative to the positive beam of a chopped pair."
+)
+@click.option("--disc-arcsec", type=float, default=0.0, help="Radius of a planet, uniformly bright.")
+@click.option("--pattern", default="map", show_default=True, help="map, otf (scans forth and back) or daisy.")
+@click.option(
+    "--reach", type=float, metavar="BEAMS", help="Half width of the maps, wavelengths over diameter."
+)
+@click.option("--step", type=float, default=0.4, show_default=True, metavar="BEAMS", help="Between samples.")
+@click.option(
+    "--peak", type=float, default=1.0, show_default=True, help="Power of the perfect dish in focus."
+)
+@_noise_options
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed-of", multiple=True, metavar="KIND=K", help="Seed of one kind, or of the surface (repeatable)."
+)
+@click.option(
+    "--format", "layout", type=click.Choice(["oof", "pyoof", "image"]), default="oof", show_default=True
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+def simulate(
+    out: str,
+    telescope: str,
+    frequency_ghz: float | None,
+    dz_mm: str | None,
+    chop_arcsec: str | None,
+    disc_arcsec: float,
+    assigned: tuple[str, ...],
+    seed: int,
+    seed_of: tuple[str, ...],
+    layout: str,
+    overwrite: bool,
+    illumination: str | None,
+    pattern: str,
+    reach: float | None,
+    step: float,
+    peak: float,
+    **options: Any,
+) -> None:
+    """Simulate beam maps of a known surface, and write them with the truth to OUT.
+
+    Random surface, gravity, coefficients, phase map and bumps add up; with none of them the dish is perfect.
+    Fractions are of the highest power in any map. `ooftorch fit OUT` then says how far off it is.
+    """
+    from ooftorch import io
+    from ooftorch.describe import describe_observation
+    from ooftorch.io.files import check_new
+    from ooftorch.noise import Noise
+    from ooftorch.observation import SPEED_OF_LIGHT
+    from ooftorch.receiver import Receiver
+    from ooftorch.simulate import Simulator, usual_wavelength
+    from ooftorch.telescope import load
+
+    check_new(Path(out), overwrite)  # before a long simulation, too
+    seeds = dict(_seed(text) for text in seed_of)
+    if frequency_ghz is None:
+        wavelength = usual_wavelength(load(telescope))
+    elif frequency_ghz > 0:
+        wavelength = SPEED_OF_LIGHT / (1e9 * frequency_ghz)
+    else:
+        raise InputError(f"--frequency-ghz {frequency_ghz}; expected a positive number")
+    values, shapes = _surface(options, seeds.pop("surface", seed), wavelength)
+    values |= dict(_assignment(text, "--set", "sigma=0.6") for text in assigned)
+    chop = _numbers(chop_arcsec or "0,0", "--chop-arcsec", "-57.8,0", 2)
+    noise = {name: unit * options[name] for name, unit, _ in _NOISE.values() if options[name] is not None}
+    simulator = Simulator(
+        telescope,
+        wavelength=wavelength,
+        dz=None if dz_mm is None else [1e-3 * dz for dz in _numbers(dz_mm, "--dz-mm", "-20,0,20")],
+        receiver=Receiver(_ARCSEC * chop[0], _ARCSEC * chop[1], disc_radius=_ARCSEC * disc_arcsec),
+        illumination=illumination,
+        shapes=shapes,
+        pattern=pattern,
+        reach=reach,
+        step=step,
+        peak=peak,
+        noise=Noise(**noise),
+    )
+    with _samples() as progress:
+        observation = simulator.observe(values, seed=seed, seeds=seeds, progress=progress)
+    io.write(observation, out, overwrite, layout)
+    _say(f"{describe_observation(observation)}\n\nwritten to {out}")
+
+
+def _surface(options: dict[str, Any], seed: int, wavelength: float) -> tuple[dict[str, float], list]:
+    """Coefficients and shapes that the options of `simulate` ask for."""
+    from ooftorch import surface
+    from ooftorch.io.surface import read_coefficients, read_phase_map
+
+    rms, order, spectrum = options["rms"], options["order"], options["spectrum"]
+    if rms is None and not (order is None and spectrum is None):
+        raise InputError("--order or --spectrum without --rms; give the rms of the random surface in rad")
+    parts = []
+    if rms is not None:
+        parts.append(surface.random(5 if order is None else order, rms, spectrum=spectrum or 0.0, seed=seed))
+    if options["gravity"] is not None:
+        parts.append(surface.gravity(options["gravity"], seed=seed))
+    if options["coeffs"] is not None:
+        parts.append(read_coefficients(options["coeffs"]))
+    values = {name: sum(p.get(name, 0.0) for p in parts) for part in parts for name in part}
+    shapes: list = [] if options["phase_map"] is None else [read_phase_map(options["phase_map"], wavelength)]
+    for text in options["bump"]:
+        x, y, width, height = _numbers(text, "--bump", "10,-5,8,200", 4)
+        shapes.append(surface.bump(x, y, width, 1e-6 * height, wavelength))
+    return values, shapes
 
 
 @commands.command()
@@ -150,7 +302,7 @@ def telescopes(name: str | None) -> None:
         _say(f"{known:12s} {telescope.load(known).description}")
 
 
-def _assignment(text: str) -> tuple[str, float]:
+def _assignment(text: str, option: str, example: str) -> tuple[str, float]:
     name, equals, value = text.partition("=")
     try:
         if not (name and equals):
@@ -159,7 +311,25 @@ def _assignment(text: str) -> tuple[str, float]:
             raise ValueError
         return name, number
     except ValueError:
-        raise InputError(f"--fix {text!r}; expected NAME=VALUE, such as --fix sigma=0.6") from None
+        raise InputError(f"{option} {text!r}; expected NAME=VALUE, such as {option} {example}") from None
+
+
+def _seed(text: str) -> tuple[str, int]:
+    name, value = _assignment(text, "--seed-of", "white=7")
+    if not value.is_integer():
+        raise InputError(f"--seed-of {text!r}; expected a whole number, such as --seed-of white=7")
+    return name, int(value)
+
+
+def _numbers(text: str, option: str, example: str, n: int | None = None) -> list[float]:
+    """Numbers separated by commas; n of them, where it matters."""
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(numbers) != (n or len(numbers)) or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{option} {text!r}; expected numbers, such as {option} {example}")
+    return numbers
 
 
 def _new_directory(obs: str) -> Path:
@@ -239,6 +409,20 @@ def _watcher(order: int, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
                 _say(order_line(step.finished))
 
     with bar:
+        yield progress
+
+
+@contextmanager
+def _samples() -> Iterator[Callable[[int, int], None]]:
+    """Yield a progress callback that draws a bar of samples while a person is watching."""
+    from tqdm import tqdm
+
+    with tqdm(disable=None, leave=False, unit=" samples", unit_scale=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
         yield progress
 
 

@@ -123,6 +123,6 @@ def pink(n: int, rng: np.random.Generator) -> Array:
     return series / series.std()
 
 
-def glitch_sizes(n: int, rng: np.random.Generator) -> Array:
+def glitch_sizes(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Sizes up to 1 with density proportional to 1/size, down to a hundredth, and random signs."""
-    return rng.choice([-1.0, 1.0], size=n) * 10 ** rng.uniform(-2, 0, size=n)
+    return rng.choice([-1.0, 1.0], size=shape) * 10 ** rng.uniform(-2, 0, size=shape)

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 _ALONG = 2
 # and turning round takes the time of so many samples.
 _TURN = 8
+# More than a telescope takes; the memory would not hold them.
+_MAX_SAMPLES = 1e7
 
 
 class Scan(NamedTuple):
@@ -66,9 +68,10 @@ def daisy(half_width: float, half_height: float, step: float) -> Scan:
     """
     _check(half_width, half_height, step)
     circle = 2 * math.pi * max(half_width, half_height) / step
-    petals, each = math.ceil(circle), math.ceil(circle / 2)
+    # An odd number: those of one side end where those of the other begin.
+    petals, each = math.ceil(circle) | 1, math.ceil(circle / 2)
     index = np.arange(petals * each)
-    # Half a sample off, so that no two petals share the centre. Odd petals lie on the other side of it.
+    # Half a sample off, so that no two petals share the centre.
     swing = math.pi * (index + 0.5) / each
     turn = swing / petals
     return Scan(
@@ -90,8 +93,13 @@ def _axis(half: float, step: float) -> Array:
 
 
 def _check(half_width: float, half_height: float, step: float) -> None:
-    if not (0 < step <= min(half_width, half_height) < math.inf and max(half_width, half_height) < math.inf):
+    if not all(0 < step <= half < math.inf for half in (half_width, half_height)):
         raise InputError(
             f"a map of {half_width:g} by {half_height:g} (half sizes) in steps of {step:g}; expected a "
             "positive step and a map at least two steps wide"
+        )
+    if (4 * half_width / step) * (4 * half_height / step) > _MAX_SAMPLES:
+        raise InputError(
+            f"a map of {half_width:g} by {half_height:g} (half sizes) in steps of {step:g} has more than "
+            f"{_MAX_SAMPLES:g} samples; take larger steps or a smaller map"
         )

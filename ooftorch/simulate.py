@@ -25,7 +25,7 @@ from ooftorch.surface import Shape
 from ooftorch.telescope import Telescope
 from ooftorch.truth import TrueValue, Truth
 
-__all__ = ["Simulator", "simulate", "usual_focus"]
+__all__ = ["Simulator", "simulate", "usual_focus", "usual_wavelength"]
 
 Array = NDArray[np.float64]
 
@@ -129,10 +129,15 @@ class Simulator:
         scope = telescope if isinstance(telescope, Telescope) else telescopes.load(telescope)
         self.telescope = scope
         self._name = scope.name if isinstance(telescope, Telescope) else str(telescope)
-        self.wavelength = _wavelength(scope, wavelength)
+        if wavelength is not None and not 0 < wavelength < math.inf:
+            raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
+        self.wavelength = usual_wavelength(scope) if wavelength is None else wavelength
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
         self.illumination = illumination or scope.illumination.model
-        self.dz = _offsets(scope, self.wavelength, dz)
+        given = _offsets(scope, self.wavelength, dz)
+        # Sorted, as an observation has them; the place of each in the order of the day.
+        self._taken = np.argsort(given, kind="stable")
+        self.dz = given[self._taken]
         if not 0 < peak < math.inf:
             raise InputError(f"a peak of {peak}; expected a positive number")
         self.peak = peak
@@ -175,49 +180,51 @@ class Simulator:
             If a parameter is not known or out of range, a shape has no value on the dish, or the maps make no
             observation (`Observation.check`).
         """
-        values = dict(values or {})
-        noise, streams = self.noise, Streams(seed, seeds)
-        n_maps, n = len(self.dz), self.scan.x.size
-        sorted_ = np.argsort(self.dz, kind="stable")
-        # In the order in which the maps are taken, which is that of the drifts.
-        jitter = noise.jitter * streams["jitter"].normal(size=(2, n_maps, n))
-        wander = noise.wander * np.stack([pink(n_maps * n, streams["wander"]) for _ in "xy"])
-        x, y = np.stack([self.scan.x, self.scan.y])[:, None] + jitter + wander.reshape(2, n_maps, n)
-        dz = self.dz + noise.dz * streams["dz"].normal(size=n_maps)
-        gain = 1 + noise.gain * streams["gain"].normal(size=n_maps)
-
-        order = max((k for k in map(zernike.number, values) if k is not None), default=1)
-        maps = [MapGeometry(dz[i], x[i], y[i]) for i in sorted_]
-        model, clean = self._clean(values, maps, zernike.order_of(max(order, 1)), progress)
-        power = np.empty((n_maps, n))
-        power[sorted_] = clean
+        values, streams = dict(values or {}), Streams(seed, seeds)
+        noise, scan = self.noise, self.scan
+        shape = len(self.dz), scan.x.size
+        # Where the telescope points while it says scan.x, scan.y; and the focus and gain that it has.
+        jitter = noise.jitter * streams["jitter"].normal(size=(2, *shape))
+        wander = noise.wander * np.stack([self._in_time(streams["wander"]) for _ in "xy"])
+        x, y = np.stack([scan.x, scan.y])[:, None] + jitter + wander
+        dz = self.dz + noise.dz * streams["dz"].normal(size=shape[0])
+        gain = 1 + noise.gain * streams["gain"].normal(size=shape[0])
+        model, clean = self._clean(values, [MapGeometry(*m) for m in zip(dz, x, y, strict=True)], progress)
         true = model.values()
-        offset = np.empty((n_maps, 1))
-        offset[sorted_, 0] = [true[f"offset_{i}"] for i in range(n_maps)]
-        beam = gain[:, None] * (power - offset)
+        offset = np.array([[true[f"offset_{i}"]] for i in range(shape[0])])
+        beam = gain[:, None] * (clean - offset)
 
         peak = float(np.max(np.abs(beam)))
-        level = offset + peak * self._levels(streams)
-        received = beam * (1 + noise.multiplicative * streams["multiplicative"].normal(size=beam.shape))
+        lines = streams["baseline"].normal(size=(shape[0], scan.line.max() + 1))
+        level = offset + peak * (
+            noise.drift * self._in_time(streams["drift"]) + noise.baseline * lines[:, scan.line]
+        )
         sigma = self._white(peak)
-        white = (sigma or 0.0) * streams["white"].normal(size=beam.shape)
         rng = streams["glitches"]
-        hit = rng.uniform(size=beam.shape) < noise.glitches
-        glitch = noise.glitch_size * peak * glitch_sizes(beam.size, rng).reshape(beam.shape)
-        recorded = received + level + white + np.where(hit, glitch, 0.0)
-
-        start = (_PAUSE + _DWELL * (1 + self.scan.time[-1])) * np.arange(n_maps)
+        hit = rng.uniform(size=shape) < noise.glitches
+        recorded = (
+            beam * (1 + noise.multiplicative * streams["multiplicative"].normal(size=shape))
+            + level
+            + (sigma or 0.0) * streams["white"].normal(size=shape)
+            + noise.glitch_size * peak * np.where(hit, glitch_sizes(shape, rng), 0.0)
+        )
+        for i in range(shape[0]):
+            true[f"gain_{i}"] *= gain[i]
+            true[f"offset_{i}"] = float(level[i].mean())
+            # Where it points farther out than it says, the beam is nearer in.
+            true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
+            true[f"dy_{i}"] -= float((y[i] - scan.y).mean())
         observation = Observation(
             maps=tuple(
                 BeamMap(
                     self.dz[i],
-                    self.scan.x,
-                    self.scan.y,
+                    scan.x,
+                    scan.y,
                     recorded[i],
-                    sigma=None if sigma is None else np.full(n, sigma),
-                    time=start[i] + _DWELL * self.scan.time,
+                    sigma=None if sigma is None else np.full(shape[1], sigma),
+                    time=_DWELL * scan.time + self._taken[i] * (_DWELL * scan.time[-1] + _PAUSE),
                 )
-                for i in range(n_maps)
+                for i in range(shape[0])
             ),
             wavelength=self.wavelength,
             telescope=self._name,
@@ -228,29 +235,25 @@ class Simulator:
             object="simulated",
             format="simulated",
             notes=(f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_spoken(noise)}",),
-            truth=self._truth(
-                model,
-                {
-                    **{f"gain_{j}": true[f"gain_{j}"] * gain[i] for j, i in enumerate(sorted_)},
-                    **{f"offset_{j}": float(level[i].mean()) for j, i in enumerate(sorted_)},
-                    **{f"dx_{j}": true[f"dx_{j}"] + _mean(x[i] - self.scan.x) for j, i in enumerate(sorted_)},
-                    **{f"dy_{j}": true[f"dy_{j}"] + _mean(y[i] - self.scan.y) for j, i in enumerate(sorted_)},
-                },
-                [true["dz"] + dz[i] for i in sorted_],
-            ),
+            truth=self._truth(model, true, dz + true["dz"]),
         )
         observation.check()
         return observation
+
+    def _in_time(self, rng: np.random.Generator) -> Array:
+        """1/f noise of rms 1 that runs on from map to map as they are taken, (n_maps, n)."""
+        return pink(len(self.dz) * self.scan.x.size, rng).reshape(len(self.dz), -1)[self._taken]
 
     def _clean(
         self,
         values: Mapping[str, float],
         maps: list[MapGeometry],
-        order: int,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[BeamModel, Array]:
         """Model with these parameters, and its power (n_maps, n)."""
         n = self.scan.x.size
+        highest = max((k for k in map(zernike.number, values) if k is not None), default=1)
+        order = max(zernike.order_of(highest), 1)
         parts = []
         for first in range(0, n, _BLOCK):
             some = [MapGeometry(m.dz, *(a[first : first + _BLOCK] for a in (m.x, m.y))) for m in maps]
@@ -296,13 +299,6 @@ class Simulator:
     def _shape(self, x: Array, y: Array) -> Array:
         return np.sum([shape(x, y) for shape in self.shapes], axis=0)
 
-    def _levels(self, streams: Streams) -> Array:
-        """Drift and baselines over the peak, (n_maps, n)."""
-        line, n_maps = self.scan.line, len(self.dz)
-        drift = pink(n_maps * line.size, streams["drift"]).reshape(n_maps, -1)
-        baseline = streams["baseline"].normal(size=(n_maps, line.max() + 1))[:, line]
-        return self.noise.drift * drift + self.noise.baseline * baseline
-
     def _white(self, peak: float) -> float | None:
         """Standard deviation of the white noise of a sample."""
         if self.noise.snr is not None:
@@ -335,10 +331,9 @@ class Simulator:
             wide = high = reach * beam
         return PATTERNS[self.pattern](wide, high, step * beam)
 
-    def _truth(self, model: BeamModel, own: Mapping[str, float], dz: list[float]) -> Truth:
-        values = {**model.values(), **own}
+    def _truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
         parameters = {p.name: TrueValue(values[p.name], p.unit) for p in model.layout.parameters}
-        parameters |= {f"dz_{i}": TrueValue(offset, "m") for i, offset in enumerate(dz)}
+        parameters |= {f"dz_{i}": TrueValue(float(offset), "m") for i, offset in enumerate(dz)}
         axis = self.telescope.radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
         lit = self.telescope.open_at(x, y)
@@ -355,19 +350,16 @@ class Simulator:
         return Truth(parameters, axis, phase, self.telescope.radius)
 
 
+def usual_wavelength(scope: Telescope) -> float:
+    """Wavelength (m) at which the telescope is usually measured; InputError where none is known."""
+    if scope.frequency is None:
+        raise InputError(f"no usual frequency is known for {scope.name}; give the frequency")
+    return SPEED_OF_LIGHT / scope.frequency
+
+
 def usual_focus(scope: Telescope, wavelength: float) -> float:
     """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits."""
     return float(f"{_DEFOCUS * wavelength / scope.depth():.1e}")
-
-
-def _wavelength(scope: Telescope, given: float | None) -> float:
-    if given is None:
-        if scope.frequency is None:
-            raise InputError(f"no usual frequency is known for {scope.name}; give one")
-        return SPEED_OF_LIGHT / scope.frequency
-    if not 0 < given < math.inf:
-        raise InputError(f"wavelength {given} m; expected a positive number of metres")
-    return given
 
 
 def _offsets(scope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
@@ -378,10 +370,6 @@ def _offsets(scope: Telescope, wavelength: float, given: ArrayLike | None) -> Ar
     if dz.ndim != 1 or not dz.size or not (np.abs(dz) < 1).all():
         raise InputError(f"focus offsets {given}; expected a list of offsets in metres, each below one metre")
     return dz
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean())
 
 
 def _spoken(noise: Noise) -> str:

@@ -56,7 +56,7 @@ def random(order: int, rms: float, *, spectrum: float = 0.0, seed: int = 0) -> d
     InputError
         If the order is below 2, or the rms negative or not finite.
     """
-    return _drawn(order, rms, spectrum, seed, lambda n, l: True)
+    return _drawn(order, rms, spectrum, np.random.default_rng([0, seed]), lambda n, l: True)
 
 
 def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
@@ -69,11 +69,16 @@ def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
     def even_in_x(n: int, l: int) -> bool:
         return l % 2 == 0 if l >= 0 else l % 2 == 1
 
-    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, seed, even_in_x)
+    rng = np.random.default_rng([1, seed])
+    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, rng, even_in_x)
 
 
 def _drawn(
-    order: int, rms: float, spectrum: float, seed: int, wanted: Callable[[int, int], bool]
+    order: int,
+    rms: float,
+    spectrum: float,
+    rng: np.random.Generator,
+    wanted: Callable[[int, int], bool],
 ) -> dict[str, float]:
     if order < 2:
         raise InputError(f"a random surface of order {order}; piston and tilt are no surface: give 2 or more")
@@ -81,7 +86,7 @@ def _drawn(
         raise InputError(f"a surface rms of {rms} rad; expected a number from 0 up")
     modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
     size = np.array([0.0 if n < 2 or not wanted(n, l) else n**-spectrum for n, l in modes])
-    z = size * np.random.default_rng(seed).normal(size=len(modes))
+    z = size * rng.normal(size=len(modes))
     z *= rms / math.sqrt(np.sum(z**2 * zernike.mean_square(order)))
     return {zernike.name(k): float(value) for k, value in enumerate(z)}
 
