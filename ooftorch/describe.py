@@ -44,6 +44,9 @@ def describe_observation(observation: Observation) -> str:
     if scope is not None:
         beam = o.wavelength / (2 * scope.radius)
         lines.append(f"  wavelength/diameter {beam * _ARCSEC:.2f} arcsec")
+    if o.truth is not None:
+        rms = o.truth.rms_error(np.zeros(3))  # of a flat dish
+        lines.append(f"  truth      known: phase {rms:.3g} rad rms over the dish, piston and tilt removed")
     lines += [f"  note: {note}" for note in o.notes]
     return "\n".join(lines)
 

@@ -416,6 +416,7 @@ def _result(
         aperture=_aperture(model, u),
         notes=notes,
         seconds=0.0,
+        truth=observation.truth,
     )
 
 

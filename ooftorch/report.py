@@ -29,7 +29,8 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     """Return what `summary.json` holds.
 
     Units are in the names; a number that does not exist is None. `surface_rms_um` is the half-path error,
-    `pointing_arcsec` where the tilts z2 and z1 alone put the beam, telescope minus source.
+    `pointing_arcsec` where the tilts z2 and z1 alone put the beam, telescope minus source; `truth` is how far
+    the fit is from what was put into simulated maps, `pulls` in standard errors (None where nobody knows).
 
     Parameters
     ----------
@@ -95,9 +96,24 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
                 for o in result.orders
             ],
             "notes": result.notes,
+            "truth": _against_truth(result),
             "seconds": {name: times.get(name) for name in ("read", "fit", "write", "total")},
         }
     )
+
+
+def _against_truth(result: "FitResult") -> dict[str, Any] | None:
+    truth = result.truth
+    if truth is None:
+        return None
+    error = truth.rms_error(result.zernikes, result.aperture.radius)
+    return {
+        "phase_error_rad": error,
+        "surface_error_um": 1e6 * result.wavelength * error / (4 * math.pi),
+        "predicted_rad": result.phase_error,
+        "pulls": truth.pulls(result),
+        "parameters": {name: p.value for name, p in truth.parameters.items()},
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -444,6 +460,7 @@ def _main_numbers(result: "FitResult") -> list[str]:
     return [
         _line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
         _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
+        *_truth(result),
         _line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
         _line(
             "Ruze efficiency",
@@ -454,6 +471,22 @@ def _main_numbers(result: "FitResult") -> list[str]:
             f"DX {x:+.2f} +- {x_sigma:.2g}, DY {y:+.2f} +- {y_sigma:.2g} arcsec, from z2 and z1",
         ),
     ]
+
+
+def _truth(result: "FitResult") -> list[str]:
+    """How far a fit of simulated maps is from the truth."""
+    found = _against_truth(result)
+    if found is None:
+        return []
+    text = (
+        f"off by {found['phase_error_rad']:.3g} rad rms over the dish (noise alone: "
+        f"{found['predicted_rad']:.3g}), {found['surface_error_um']:.1f} um half-path"
+    )
+    pulls = found["pulls"]
+    if pulls:
+        worst = max(pulls, key=lambda name: abs(pulls[name]))
+        text += f"; worst {worst}, {abs(pulls[worst]):.1f} sigma"
+    return [_line("truth", text)]
 
 
 # ------------------------------------------------------------------------------------------- lines

@@ -60,7 +60,9 @@ def resample(observation: "Observation", result: FitResult, n: int, *, seed: int
     fits = [m.model for m in result.maps]
     return [
         replace(
-            observation, maps=tuple(drawn(m, model) for m, model in zip(observation.maps, fits, strict=True))
+            observation,
+            maps=tuple(drawn(m, model) for m, model in zip(observation.maps, fits, strict=True)),
+            truth=None,  # the fit is what is true of them
         )
         for _ in range(n)
     ]

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ooftorch import zernike
+
+if TYPE_CHECKING:
+    from ooftorch.truth import Truth
 
 __all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit"]
 
@@ -148,6 +151,8 @@ class FitResult:
     notes : tuple of str
         What was assumed on the way, one line each.
     seconds : float
+    truth : Truth or None
+        What was put into simulated maps.
     """
 
     input: str
@@ -173,6 +178,7 @@ class FitResult:
     aperture: Aperture = field(repr=False)
     notes: tuple[str, ...]
     seconds: float
+    truth: "Truth | None" = field(default=None, repr=False)
 
     @property
     def zernikes(self) -> np.ndarray:

@@ -45,13 +45,15 @@ class Truth:
     phase: NDArray[np.float64] = field(repr=False)
     radius: float
 
-    def error(self, zernikes: ArrayLike) -> NDArray[np.float64]:
+    def error(self, zernikes: ArrayLike, radius: float | None = None) -> NDArray[np.float64]:
         """Phase of a surface less the true one, piston and tilt removed.
 
         Parameters
         ----------
         zernikes : array_like, (n_terms,)
             Coefficients z0, z1, ... of the surface, radians.
+        radius : float, optional
+            Of the dish on which they are Zernikes, metres, where it is not that of the truth.
 
         Returns
         -------
@@ -60,7 +62,7 @@ class Truth:
         """
         z = np.asarray(zernikes, float)
         dish = np.isfinite(self.phase)
-        x, y = (a[dish] / self.radius for a in np.meshgrid(self.axis, self.axis))
+        x, y = (a[dish] / (radius or self.radius) for a in np.meshgrid(self.axis, self.axis))
         difference = z @ zernike.raster(zernike.order_of(z.size - 1), x, y) - self.phase[dish]
         plane = zernike.raster(1, x, y)
         difference -= np.linalg.lstsq(plane.T, difference, rcond=None)[0] @ plane
@@ -68,14 +70,21 @@ class Truth:
         error[dish] = difference
         return error
 
-    def rms_error(self, zernikes: ArrayLike) -> float:
+    def rms_error(self, zernikes: ArrayLike, radius: float | None = None) -> float:
         """Rms of `error` over the dish, radians: every part counts alike."""
-        return float(np.sqrt(np.nanmean(self.error(zernikes) ** 2)))
+        return float(np.sqrt(np.nanmean(self.error(zernikes, radius) ** 2)))
 
     def pulls(self, result: "FitResult") -> dict[str, float]:
-        """Fit less truth over the standard error, of every free coefficient from z3 on that the truth has."""
+        """Fit less truth over the standard error, of every free coefficient from z3 on that the truth has.
+
+        None where the fit took another dish radius: its coefficients then mean something else.
+        """
+        if result.aperture.radius != self.radius:
+            return {}
         names = [zernike.name(k) for k in range(3, zernike.n_terms(result.order))]
         fitted = {name: result.parameters[name] for name in names if name in self.parameters}
         return {
-            name: (p.value - self.parameters[name].value) / p.sigma for name, p in fitted.items() if p.free
+            name: (p.value - self.parameters[name].value) / p.sigma
+            for name, p in fitted.items()
+            if p.sigma > 0
         }

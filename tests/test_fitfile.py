@@ -14,6 +14,7 @@ from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.fitfile import read_fit, write_fit
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.truth import TrueValue, Truth
 
 
 def made(seed=0, **changes):
@@ -55,6 +56,12 @@ def made(seed=0, **changes):
         "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, rng.uniform(1, 2, (9, 9))),
         "notes": ("first thing", "", "one " * 40, "two\nlines"),
         "seconds": 12.345678901234567,
+        "truth": Truth(
+            {"z1": TrueValue(1 / 3, "rad"), "q": TrueValue(-0.0, ""), "dz_0": TrueValue(5e-324, "m")},
+            axis[2:] / 3,
+            phase[2:, 2:] / 3,
+            3.3000000000000003,
+        ),
     }
     return FitResult(**(fields | changes))
 
@@ -98,10 +105,11 @@ def test_every_field_comes_back_exactly(file):
     "changes",
     [
         {"converged": False, "notes": ()},
+        {"truth": None},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2]},
     ],
-    ids=["no notes", "no focal length", "fewer"],
+    ids=["no notes", "no truth", "no focal length", "fewer"],
 )
 def test_less_comes_back_exactly_too(tmp_path, changes):
     result = made(1, **changes)
@@ -237,8 +245,9 @@ def test_other_files_are_refused_in_one_line(tmp_path, file):
         (lambda hdus: hdus[0].header.update(OOFFIT=2), r"in layout 2, and this version reads 1"),
         (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
         (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
+        (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),
     ],
-    ids=["another layout", "a map missing", "a keyword missing"],
+    ids=["another layout", "a map missing", "a keyword missing", "half a truth"],
 )
 def test_a_file_that_was_tampered_with_is_refused(tmp_path, change, message):
     write_fit(made(), tmp_path / "fit.fits")

@@ -15,6 +15,7 @@ from ooftorch.observation import BeamMap, Observation
 from ooftorch.receiver import Receiver
 from ooftorch.report import order_header, order_line, report, summary, verdict
 from ooftorch.result import Estimate
+from ooftorch.truth import TrueValue, Truth
 
 WAVELENGTH = 3e-3
 DZ = (-4e-3, 0.0, 4e-3)
@@ -53,6 +54,25 @@ def result(observation):
     return fit(observation, order=2, n=64, illumination="gaussian", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def marked(result):
+    """A result off by one part of the truth: z4 by 0.3 rad, whose rms over a disc is 0.3/sqrt(3)."""
+    axis = np.linspace(-6, 6, 201)
+    r = np.hypot(axis, axis[:, None]) / 6
+    values = {name: p.value for name, p in result.parameters.items() if name in TRUTH}
+    values["z4"] += 0.3
+    x, y = (c / 6 for c in np.meshgrid(axis, axis))
+    phase = values["z3"] * 2 * x * y + values["z4"] * (2 * r**2 - 1) + values["z5"] * (x**2 - y**2)
+    phase += 0.7 * x - 0.4 * y + 2  # tilt and piston do not count
+    truth = Truth(
+        {name: TrueValue(value, "rad") for name, value in values.items()},
+        axis,
+        np.where(r <= 1, phase, np.nan),
+        6.0,
+    )
+    return replace(result, truth=truth)
+
+
 # ----------------------------------------------------------------------------------------- summary
 
 FIXED_NAMES = {
@@ -83,6 +103,17 @@ def test_summary_has_every_fixed_name_and_is_json(result):
     assert s["surface_rms_kind"] == "half-path"
     # lambda/(4 pi) is 238.7 um per radian at 3 mm.
     assert s["surface_rms_um"] == pytest.approx(238.73 * s["phase_rms_rad"], rel=1e-4)
+
+
+def test_summary_says_how_far_off_the_truth_is(result, marked):
+    assert summary(result)["truth"] is None
+    s = json.loads(json.dumps(summary(marked), allow_nan=False))["truth"]
+    assert s["phase_error_rad"] == pytest.approx(0.3 / math.sqrt(3), rel=0.01)
+    assert s["surface_error_um"] == pytest.approx(238.73 * s["phase_error_rad"], rel=1e-4)
+    assert s["predicted_rad"] == summary(marked)["phase_error_rad"]
+    assert s["pulls"] == pytest.approx({"z3": 0, "z4": -0.3 / marked.parameters["z4"].sigma, "z5": 0})
+    assert s["parameters"]["z4"] == pytest.approx(marked.parameters["z4"].value + 0.3)
+    assert list(s["parameters"]) == list(TRUTH)
 
 
 def test_what_does_not_exist_is_null(result):
@@ -291,6 +322,22 @@ def test_report_has_what_matters(result):
     assert "R" in lines["sigma"]
     assert f"DX {summary(result)['pointing_arcsec']['dx']:+.2f}" in lines["pointing"]
     assert lines["VERDICT"].endswith("good")
+
+
+def test_report_says_how_far_off_the_truth_is(result, marked):
+    assert "truth" not in report(result)
+    lines = report(marked).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("truth"))
+    assert lines[at - 1].startswith("phase error")
+    error = summary(marked)["truth"]["phase_error_rad"]
+    pull = 0.3 / marked.parameters["z4"].sigma
+    assert lines[at] == (
+        f"truth            off by {error:.3g} rad rms over the dish (noise alone: {marked.phase_error:.3g}), "
+        f"{238.73 * error:.1f} um half-path; worst z4, {pull:.1f} sigma"
+    )
+    # A true value of nothing that was fitted: how far off it is stands there all the same.
+    nameless = replace(marked, truth=replace(marked.truth, parameters={}))
+    assert f"{238.73 * error:.1f} um half-path\n" in report(nameless)
 
 
 def test_report_has_the_rows_that_were_shown_live(result):

@@ -1,21 +1,28 @@
 """Reading observations from files, by content, and writing them.
 
-Formats: FITS of the original OOF software (read and write) and its Effelsberg variant, FITS of pyoof, FITS
-images, and an observation `.toml` that names text maps, GRASP grids or FITS images.
+Formats: FITS of the original OOF software and its Effelsberg variant, FITS of pyoof, FITS images, and an
+observation `.toml` that names text maps, GRASP grids or FITS images. FITS of the original software, of pyoof
+and of images can be written too, with the truth of a simulation beside the maps.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
 
 from ooftorch.errors import InputError
 from ooftorch.io import image, oof, pyoof
 from ooftorch.io.files import whole_file
 from ooftorch.io.fitsfile import column_names, is_fits, open_fits
-from ooftorch.io.oof import write
 from ooftorch.io.toml import read_toml
+from ooftorch.io.truth import read_truth, truth_hdus, truth_history
 from ooftorch.observation import Observation
 
 __all__ = ["read", "whole_file", "write"]
+
+_WRITERS = {"oof": oof.oof_hdus, "pyoof": pyoof.pyoof_hdus, "image": image.map_hdus}
 
 
 def read(path: str | os.PathLike[str]) -> Observation:
@@ -43,8 +50,53 @@ def read(path: str | os.PathLike[str]) -> Observation:
     return observation
 
 
+def write(
+    observation: Observation, path: str | os.PathLike[str], overwrite: bool = False, layout: str = "oof"
+) -> None:
+    """Write an observation as a FITS file that `read` reads, with its truth if it has one.
+
+    All layouts keep powers and focus offsets bit for bit; what else each keeps, `io.oof`, `io.pyoof` and
+    `io.image` say. Notes and true values stand in HISTORY. The truth itself is in the last three HDUs: the
+    original software takes every extension for a map, and needs them removed. There is no time stamp: the
+    same observation gives the same bytes.
+
+    Parameters
+    ----------
+    observation : Observation
+    path : str or Path
+    overwrite : bool
+        Replace a file that is already there.
+    layout : {"oof", "pyoof", "image"}
+
+    Raises
+    ------
+    InputError
+        If the layout is not known or cannot hold the observation, the observation fails its check, a text in
+        it does not fit a FITS header, the file exists and `overwrite` is false, or it cannot be written.
+    """
+    if layout not in _WRITERS:
+        raise InputError(f"layout {layout!r}; known are {', '.join(_WRITERS)}")
+    observation.check()
+    truth = observation.truth
+    try:
+        hdus = _WRITERS[layout](observation)
+        for line in (*observation.notes, *([] if truth is None else truth_history(truth))):
+            hdus[0].header.add_history(line)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: a text of this observation does not fit a FITS header: {error}") from None
+    hdus += [] if truth is None else truth_hdus(truth)
+    with whole_file(path, overwrite) as partial:
+        fits.HDUList(hdus).writeto(partial)
+
+
 def _read_fits(path: Path) -> Observation:
     hdus = open_fits(path)
+    return replace(_read_maps(path, hdus), truth=read_truth(hdus, path))
+
+
+def _read_maps(path: Path, hdus: list[Any]) -> Observation:
     if "OOFFIT" in hdus[0].header:
         raise InputError(
             f"{path} is the result of a fit; give the beam maps, or draw it with `ooftorch plot`"

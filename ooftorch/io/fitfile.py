@@ -49,11 +49,12 @@ Extensions
     MAP_0, MAP_1, ...
         X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, RESIDUAL (data's units; NaN: never
         observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
+    TRUTH, TRUTH_PHASE, TRUTH_AXIS
+        What a simulation put into the maps: see `io.truth`. Absent where nobody knows.
 """
 
 import os
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,21 @@ from astropy.io import fits
 from ooftorch import __version__
 from ooftorch.errors import InputError
 from ooftorch.io.files import whole_file
-from ooftorch.io.fitsfile import exact_card, is_fits, open_fits
+from ooftorch.io.fitsfile import (
+    aperture_axis,
+    aperture_image,
+    escaped,
+    exact_card,
+    is_fits,
+    native,
+    open_fits,
+    plain,
+    table,
+    text_column,
+)
+from ooftorch.io.truth import read_truth, truth_hdus
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
 
@@ -135,18 +149,18 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
     parameters = result.parameters
     hdus = [
         fits.PrimaryHDU(header=_primary_header(result)),
-        _table(
+        table(
             "PARAMETERS",
             [
-                _text_column("NAME", [_escaped(name) for name in parameters]),
+                text_column("NAME", [escaped(name) for name in parameters]),
                 fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
                 fits.Column("SIGMA", "D", array=np.array([p.sigma for p in parameters.values()])),
-                _text_column("UNIT", [_escaped(p.unit) for p in parameters.values()]),
+                text_column("UNIT", [escaped(p.unit) for p in parameters.values()]),
                 fits.Column("FREE", "L", array=np.array([p.free for p in parameters.values()])),
             ],
         ),
         _covariance(result),
-        _table(
+        table(
             "ORDERS",
             [
                 fits.Column(name, form, array=np.array([getattr(o, field) for o in result.orders]))
@@ -155,6 +169,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
         ),
         *_aperture(result.aperture),
         *(_map(m, i) for i, m in enumerate(result.maps)),
+        *([] if result.truth is None else truth_hdus(result.truth)),
     ]
     with whole_file(path, overwrite) as partial:
         fits.HDUList(hdus).writeto(partial, output_verify="exception")
@@ -190,46 +205,47 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
             f"and this version reads {_LAYOUT}; use the version that wrote it"
         )
     try:
-        return _result(header, {hdu.name: hdu for hdu in hdus[1:]})
+        return _result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
     except KeyError as error:
         raise InputError(f"{path}: incomplete result of a fit ({error.args[0]}); fit again") from None
 
 
-def _result(header: fits.Header, hdus: dict[str, Any]) -> FitResult:
-    fields: dict[str, Any] = {name: _plain(header[key]) for name, key in _TEXT.items()}
+def _result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> FitResult:
+    fields: dict[str, Any] = {name: plain(header[key]) for name, key in _TEXT.items()}
     fields |= {name: float(header[key]) for name, (key, _) in _FLOAT.items()}
     fields |= {name: header[key] for name, (key, _) in _INT.items()}
-    table, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
-    columns = (table[name].tolist() for name in ("NAME", "VALUE", "SIGMA", "UNIT", "FREE"))
+    rows, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
+    columns = (rows[name].tolist() for name in ("NAME", "VALUE", "SIGMA", "UNIT", "FREE"))
     order_columns = {field: orders[name].tolist() for field, (name, _) in _ORDERS.items()}
     normal_factor = hdus.get(_IMAGES["normal_factor"][0])
     return FitResult(
         **fields,
         converged=header["CONVERGD"],
         parameters={
-            _plain(name): Estimate(value, sigma, _plain(unit), free)
+            plain(name): Estimate(value, sigma, plain(unit), free)
             for name, value, sigma, unit, free in zip(*columns, strict=True)
         },
-        covariance=_native(hdus["COVARIANCE"].data),
+        covariance=native(hdus["COVARIANCE"].data),
         maps=tuple(_read_map(hdus[f"MAP_{i}"]) for i in range(header["NMAPS"])),
         orders=tuple(
             OrderFit(**dict(zip(order_columns, row, strict=True)))
             for row in zip(*order_columns.values(), strict=True)
         ),
         aperture=Aperture(
-            axis=_native(hdus["APERTURE_AXIS"].data["X"]),
-            phase=_native(hdus["APERTURE_PHASE"].data),
-            amplitude=_native(hdus["APERTURE_AMPLITUDE"].data),
-            open=_native(hdus["APERTURE_OPEN"].data),
+            axis=native(hdus["APERTURE_AXIS"].data["X"]),
+            phase=native(hdus["APERTURE_PHASE"].data),
+            amplitude=native(hdus["APERTURE_AMPLITUDE"].data),
+            open=native(hdus["APERTURE_OPEN"].data),
             radius=float(header["RADIUS"]),
-            normal_factor=None if normal_factor is None else _native(normal_factor.data),
+            normal_factor=None if normal_factor is None else native(normal_factor.data),
         ),
-        notes=tuple(_plain(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
+        notes=tuple(plain(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
+        truth=truth,
     )
 
 
 def _read_map(hdu: Any) -> MapFit:
-    x, y, data, model = (_native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
+    x, y, data, model = (native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
     dz, noise, offset = (float(hdu.header[key]) for key in ("DZ_M", "NOISE", "OFFSET"))
     return MapFit(dz, x, y, data, model, noise, offset)
 
@@ -243,7 +259,7 @@ def _primary_header(result: FitResult) -> fits.Header:
     header["ORIGIN"] = "ooftorch"
     header["CREATOR"] = f"ooftorch {__version__}"
     for name, key in _TEXT.items():
-        header[key] = _escaped(getattr(result, name))
+        header[key] = escaped(getattr(result, name))
     for name, (key, comment) in (_FLOAT | _DERIVED).items():
         header.append(exact_card(key, getattr(result, name), comment))
     for name, (key, comment) in _INT.items():
@@ -253,7 +269,7 @@ def _primary_header(result: FitResult) -> fits.Header:
     header["NMAPS"] = (len(result.maps), "number of maps")
     header["NNOTES"] = (len(result.notes), "number of notes")
     for i, note in enumerate(result.notes, 1):
-        header[f"NOTE{i}"] = _escaped(note)
+        header[f"NOTE{i}"] = escaped(note)
     offsets = ", ".join(f"{1e3 * m.dz:+g}" for m in result.maps)
     for line in (
         f"ooftorch {__version__}: fit of {result.input}",
@@ -263,7 +279,7 @@ def _primary_header(result: FitResult) -> fits.Header:
         f"{'converged' if result.converged else 'not converged'}: {result.message}",
         *(f"note: {note}" for note in result.notes),
     ):
-        for piece in textwrap.wrap(_escaped(line), 72):
+        for piece in textwrap.wrap(escaped(line), 72):
             header.add_history(piece)
     return header
 
@@ -271,33 +287,22 @@ def _primary_header(result: FitResult) -> fits.Header:
 def _covariance(result: FitResult) -> Any:
     hdu = fits.ImageHDU(result.covariance, name="COVARIANCE")
     for i, name in enumerate(result.free_names, 1):
-        hdu.header[f"PAR{i}"] = (_escaped(name), f"parameter of row and column {i}")
+        hdu.header[f"PAR{i}"] = (escaped(name), f"parameter of row and column {i}")
     return hdu
 
 
 def _aperture(a: Aperture) -> list[Any]:
-    hdus = []
-    pitch = (a.axis[-1] - a.axis[0]) / (len(a.axis) - 1)
-    for field, (name, unit, meaning) in _IMAGES.items():
-        image = getattr(a, field)
-        if image is None:
-            continue
-        hdu = fits.ImageHDU(image, name=name)
-        hdu.header["BUNIT"] = (unit, meaning)
-        for i, axis in enumerate("XY", 1):
-            hdu.header[f"CTYPE{i}"] = axis
-            hdu.header[f"CUNIT{i}"] = "m"
-            # FITS counts pixels from 1.
-            hdu.header[f"CRPIX{i}"] = (1 - float(a.axis[0] / pitch), "centre of the dish")
-            hdu.header[f"CRVAL{i}"] = 0.0
-            hdu.header[f"CDELT{i}"] = float(pitch)
-        hdus.append(hdu)
-    return [*hdus, _table("APERTURE_AXIS", [fits.Column("X", "D", unit="m", array=a.axis)])]
+    images = [
+        aperture_image(name, values, a.axis, unit, meaning)
+        for field, (name, unit, meaning) in _IMAGES.items()
+        if (values := getattr(a, field)) is not None
+    ]
+    return [*images, aperture_axis("APERTURE_AXIS", a.axis)]
 
 
 def _map(m: MapFit, number: int) -> Any:
     columns = {"X": m.x, "Y": m.y, "DATA": m.data, "MODEL": m.model, "RESIDUAL": m.residual}
-    hdu = _table(
+    hdu = table(
         f"MAP_{number}",
         [fits.Column(n, "D", unit="rad" if n in "XY" else None, array=v) for n, v in columns.items()],
     )
@@ -305,30 +310,3 @@ def _map(m: MapFit, number: int) -> Any:
     hdu.header.append(exact_card("NOISE", m.noise, "standard error of a sample"))
     hdu.header.append(exact_card("OFFSET", m.offset, "fitted baseline"))
     return hdu
-
-
-# ------------------------------------------------------------------------------------------ values
-
-
-def _table(name: str, columns: Sequence[fits.Column]) -> Any:
-    return fits.BinTableHDU.from_columns(columns, name=name)
-
-
-def _text_column(name: str, texts: Sequence[str]) -> fits.Column:
-    width = max((len(text) for text in texts), default=0)
-    return fits.Column(name, f"{max(width, 1)}A", array=np.array(texts, dtype=str))
-
-
-def _native(array: Any) -> np.ndarray:
-    return np.array(array, dtype=np.float64)
-
-
-def _escaped(text: str) -> str:
-    """The same in printable ASCII, and not ending in a blank or an ampersand, which FITS would drop."""
-    text = text.encode("unicode_escape").decode("ascii")
-    return f"{text[:-1]}\\x{ord(text[-1]):02x}" if text.endswith((" ", "&")) else text
-
-
-def _plain(text: str) -> str:
-    """Undo `_escaped`."""
-    return text.encode("ascii").decode("unicode_escape")

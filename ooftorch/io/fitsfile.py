@@ -1,4 +1,4 @@
-"""What the FITS readers share: opening a file whole, header numbers, focus offsets, wavelength."""
+"""What the FITS readers and writers share: opening a file whole, exact numbers and texts, header keys."""
 
 import math
 import warnings
@@ -12,22 +12,33 @@ from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.observation import SPEED_OF_LIGHT
+from ooftorch.observation import SPEED_OF_LIGHT, Observation
+from ooftorch.receiver import Receiver
 
 __all__ = [
     "NO_TELESCOPE",
+    "UNKNOWN_ELEVATION",
     "angles",
+    "aperture_axis",
+    "aperture_image",
     "column",
     "column_names",
     "description",
+    "escaped",
     "exact_card",
     "focus_offsets",
     "header_number",
     "header_text",
     "is_fits",
+    "native",
     "open_fits",
+    "plain",
+    "primary_header",
     "radians_per",
     "require_columns",
+    "stated_receiver",
+    "table",
+    "text_column",
     "wavelength",
 ]
 
@@ -41,6 +52,17 @@ _ANGLES = {
 }
 
 NO_TELESCOPE = "telescope not named in the file"
+
+UNKNOWN_ELEVATION = -999.0
+"""MEANEL, degrees, for programs that insist on a number."""
+
+# Our own keys say exactly what the receiver did, also where other programs' rules have no words for it.
+_RECEIVER_KEYS = {
+    "CHOPX": ("chop_x", "[rad] beam separation along DX"),
+    "CHOPY": ("chop_y", "[rad] beam separation along DY"),
+    "GAINRAT": ("gain_ratio", "negative beam over positive beam"),
+    "DISCRAD": ("disc_radius", "[rad] radius of a uniform source"),
+}
 
 
 def is_fits(path: Path) -> bool:
@@ -130,13 +152,60 @@ def header_text(header: fits.Header, *keys: str) -> str:
 
 def description(header: fits.Header, path: Path) -> dict[str, Any]:
     """Source, date and elevation of the primary header, as keywords of `Observation`."""
+    elevation = _as_number(header.get("MEANEL"))
     return {
         "object": header_text(header, "OBJECT"),
         "date_obs": header_text(header, "DATE-OBS", "DATE_OBS"),
         # No fit needs the elevation, so an unreadable one is no reason to refuse the file.
-        "mean_el_deg": _as_number(header.get("MEANEL")),
+        "mean_el_deg": None if elevation == UNKNOWN_ELEVATION else elevation,
         "source": str(path),
     }
+
+
+def primary_header(observation: Observation, telescope: str | None) -> fits.Header:
+    """Header that says of an observation all that is not in its maps.
+
+    Parameters
+    ----------
+    observation : Observation
+    telescope : str or None
+        Its telescope, by the name that the format has for it.
+
+    Returns
+    -------
+    astropy header
+        TELESC, FREQ, OBJECT, DATE-OBS and MEANEL as far as they are known, the receiver's keys, and ILLUM.
+
+    Raises
+    ------
+    ValueError
+        If a text is not printable ASCII.
+    """
+    header = fits.Header()
+    if telescope is not None:
+        header["TELESC"] = telescope
+    header.append(exact_card("FREQ", observation.frequency, "[Hz]"))
+    if observation.object:
+        header["OBJECT"] = observation.object
+    if observation.date_obs:
+        header["DATE-OBS"] = observation.date_obs
+    if observation.mean_el_deg is not None:
+        header.append(exact_card("MEANEL", observation.mean_el_deg, "[deg]"))
+    for key, (attribute, comment) in _RECEIVER_KEYS.items():
+        header.append(exact_card(key, getattr(observation.receiver, attribute), comment))
+    if observation.illumination is not None:
+        header["ILLUM"] = observation.illumination
+    return header
+
+
+def stated_receiver(header: fits.Header, path: Path) -> tuple[Receiver, str | None] | None:
+    """Receiver, and illumination it asks for, by our own keys; None where the header has none of them."""
+    given = {
+        attribute: number
+        for key, (attribute, _) in _RECEIVER_KEYS.items()
+        if (number := header_number(header, key, str(path))) is not None
+    }
+    return (Receiver(**given), header_text(header, "ILLUM") or None) if given else None
 
 
 def wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
@@ -231,6 +300,67 @@ def radians_per(unit: str, what: str) -> float:
         return _ANGLES[unit.strip().lower()]
     except KeyError:
         raise InputError(f"{what} is {unit!r}; expected one of {', '.join(_ANGLES)}") from None
+
+
+# ------------------------------------------------------------------------------- tables and images, exactly
+
+
+def table(name: str, columns: Sequence[fits.Column]) -> Any:
+    """Binary table with a name."""
+    return fits.BinTableHDU.from_columns(columns, name=name)
+
+
+def text_column(name: str, texts: Sequence[str]) -> fits.Column:
+    """Column of texts, as wide as the longest."""
+    width = max((len(text) for text in texts), default=0)
+    return fits.Column(name, f"{max(width, 1)}A", array=np.array(texts, dtype=str))
+
+
+def aperture_image(name: str, values: NDArray, axis: NDArray, unit: str, meaning: str) -> Any:
+    """Image across the dish with a linear WCS in metres, which gives the places to rounding.
+
+    Parameters
+    ----------
+    name : str
+    values : ndarray, (n, n)
+        Indexed [y, x].
+    axis : ndarray, (n,)
+        Evenly spaced places in metres, the same for x and y.
+    unit, meaning : str
+        Of the values.
+    """
+    hdu = fits.ImageHDU(values, name=name)
+    hdu.header["BUNIT"] = (unit, meaning)
+    pitch = (axis[-1] - axis[0]) / (len(axis) - 1)
+    for i, letter in enumerate("XY", 1):
+        hdu.header[f"CTYPE{i}"] = letter
+        hdu.header[f"CUNIT{i}"] = "m"
+        # FITS counts pixels from 1.
+        hdu.header.append(exact_card(f"CRPIX{i}", 1 - axis[0] / pitch, "centre of the dish"))
+        hdu.header[f"CRVAL{i}"] = 0.0
+        hdu.header.append(exact_card(f"CDELT{i}", pitch, ""))
+    return hdu
+
+
+def aperture_axis(name: str, axis: NDArray) -> Any:
+    """Table of the places of an `aperture_image`, exactly: X in metres."""
+    return table(name, [fits.Column("X", "D", unit="m", array=axis)])
+
+
+def native(array: Any) -> NDArray[np.float64]:
+    """Copy of what FITS stores, in native double precision."""
+    return np.array(array, dtype=np.float64)
+
+
+def escaped(text: str) -> str:
+    """The same in printable ASCII, and not ending in a blank or an ampersand, which FITS would drop."""
+    text = text.encode("unicode_escape").decode("ascii")
+    return f"{text[:-1]}\\x{ord(text[-1]):02x}" if text.endswith((" ", "&")) else text
+
+
+def plain(text: str) -> str:
+    """Undo `escaped`."""
+    return text.encode("ascii").decode("unicode_escape")
 
 
 def _as_number(value: Any) -> float | None:

@@ -1,9 +1,9 @@
-"""Reader for FITS images: one image HDU per focus setting, with linear offsets along its axes."""
+"""FITS images, reader and writer: one image HDU per focus setting, with linear offsets along its axes."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -13,27 +13,37 @@ from ooftorch.errors import InputError
 from ooftorch.io.fitsfile import (
     NO_TELESCOPE,
     description,
+    exact_card,
     focus_offsets,
     header_number,
     header_text,
+    primary_header,
     radians_per,
+    stated_receiver,
     wavelength,
 )
+from ooftorch.io.truth import PHASE
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.receiver import Receiver
 
-__all__ = ["image_hdus", "read_image", "read_images", "sky_sign"]
+__all__ = ["image_hdus", "map_hdus", "read_image", "read_images", "sky_sign"]
 
 # Axis types whose values are places on the sky and not offsets from the source.
 _CELESTIAL = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)(-|$)")
 
+# How far a sample may lie off the grid of an image, in pixels: single precision passes, jitter does not.
+_OFF_GRID = 1e-5
+
 
 def image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
-    """HDUs that hold an image (axes of length one in front do not count), with their numbers."""
+    """HDUs that hold an image (axes of length one in front do not count), with their numbers.
+
+    The phase of a truth is none: it only goes along with the maps, or with a fit.
+    """
     return [
         (number, hdu)
         for number, hdu in enumerate(hdus)
-        if hdu.is_image and hdu.data is not None and np.ndim(hdu.data) >= 2
+        if hdu.is_image and hdu.data is not None and np.ndim(hdu.data) >= 2 and hdu.name != PHASE
     ]
 
 
@@ -43,7 +53,7 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
     Frequency (FREQ, RESTFRQ or WAVEL), telescope (TELESC or TELESCOP) and SKY are looked for in the
     primary header and then in the maps' own. SKY says what the offsets are: "telescope" (default) where
     the telescope pointed minus the source, "source" the direction of the source seen from boresight.
-    Pixels that are NaN or BLANK are missing.
+    Pixels that are NaN or BLANK are missing. The primary header may have our keys for the receiver.
 
     Parameters
     ----------
@@ -79,6 +89,7 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
         sign = sky_sign(sky, where)
         x, y, power = read_image(hdu, where)
         maps.append(BeamMap(dz, sign * x, sign * y, power))
+    receiver, illumination = stated_receiver(headers[0], path) or (Receiver(), None)
     names = (header_text(header, "TELESC", "TELESCOP") for header in headers)
     telescope = next((name for name in names if name), None)
     if telescope is None:
@@ -87,7 +98,8 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
         tuple(maps),
         wavel,
         telescope,
-        Receiver(),
+        receiver,
+        illumination,
         format="image",
         notes=(*notes, *scaled),
         **description(headers[0], path),
@@ -121,6 +133,98 @@ def read_image(hdu: Any, where: str) -> tuple[NDArray, NDArray, NDArray]:
     pixel = np.stack([axis.ravel() for axis in np.meshgrid(np.arange(1, nx + 1), np.arange(1, ny + 1))])
     x, y = _offsets(header, pixel, where)
     return x, y, data.reshape(-1).astype(np.float64)
+
+
+def map_hdus(observation: Observation) -> list[Any]:
+    """HDUs of a file of images: one per map, whose samples may come in any order.
+
+    Powers keep every bit, and so do the offsets of a grid that is symmetric about the source, as `scan` makes
+    it; others come back to rounding. Missing samples are NaN. An image has no place for errors and times:
+    `fit` estimates the noise.
+
+    Parameters
+    ----------
+    observation : Observation
+
+    Returns
+    -------
+    list of astropy HDU
+
+    Raises
+    ------
+    InputError
+        If the samples of a map do not fill a regular grid along DX and DY.
+    ValueError
+        If a text of the observation is not printable ASCII.
+    """
+    header = primary_header(observation, observation.telescope)
+    header["SKY"] = ("telescope", "offsets are telescope minus source")
+    return [fits.PrimaryHDU(header=header), *map(_map_hdu, observation.maps)]
+
+
+def _map_hdu(m: BeamMap) -> Any:
+    refusal = InputError(
+        f"the {m.power.size} samples of the map at dz {1e3 * m.dz:+g} mm do not fill a regular grid, as an "
+        "image needs them to; use layout oof"
+    )
+    x, y = _axis(m.x), _axis(m.y)
+    if x is None or y is None:
+        raise refusal
+    pixel = y.pixel * x.n + x.pixel
+    if not np.array_equal(np.sort(pixel), np.arange(y.n * x.n)):
+        raise refusal
+    image = np.empty((y.n, x.n))
+    image.flat[pixel] = m.power
+    hdu = fits.ImageHDU(image)
+    hdu.header.append(exact_card("DZ", m.dz, "[m] positive away from the primary"))
+    for i, axis in enumerate((x, y), 1):
+        hdu.header[f"CUNIT{i}"] = "rad"
+        hdu.header.append(exact_card(f"CRPIX{i}", axis.crpix, ""))
+        hdu.header.append(exact_card(f"CRVAL{i}", axis.crval, ""))
+        hdu.header.append(exact_card(f"CDELT{i}", axis.cdelt, ""))
+    return hdu
+
+
+class _Axis(NamedTuple):
+    """Regular places along one axis of an image.
+
+    Attributes
+    ----------
+    n : int
+        How many there are.
+    pixel : ndarray, (n_samples,)
+        Which of them is each sample's, from 0.
+    crpix, crval, cdelt : float
+        For the header.
+    """
+
+    n: int
+    pixel: NDArray[np.int64]
+    crpix: float
+    crval: float
+    cdelt: float
+
+
+def _axis(places: NDArray) -> _Axis | None:
+    """Axis on which all places lie; None where there is none."""
+    ordered = np.unique(places)
+    if ordered.size < 2 or not np.isfinite(ordered).all():
+        return None
+    first, last = ordered[0], ordered[-1]
+    step = np.diff(ordered).max()  # places much nearer to each other are the same, to rounding
+    n = round((last - first) / step) + 1
+    step = (last - first) / (n - 1)
+    pixel = np.rint((places - first) / step).astype(int)
+
+    def off(choice: tuple[float, float, float]) -> float:
+        crpix, crval, cdelt = choice
+        return float(np.max(np.abs(crval + cdelt * (pixel + 1 - crpix) - places)))
+
+    # The step to the last bit, where the grid is symmetric, is in the place next to the centre.
+    beside = np.min(ordered, where=ordered > 0, initial=2 * step)
+    centred = (n + 1) / 2, 0.0, float(beside) * (1 if n % 2 else 2)
+    best = min(centred, (1.0, float(first), float(step)), key=off)
+    return _Axis(n, pixel, *best) if off(best) < _OFF_GRID * step else None
 
 
 def sky_sign(sky: str, where: str) -> float:

@@ -5,7 +5,6 @@ of each table, everything else in the primary header. What the receiver did foll
 OBJECT by the rules of the original reduction script.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 from astropy.io import fits
 
 from ooftorch.errors import InputError
-from ooftorch.io.files import whole_file
 from ooftorch.io.fitsfile import (
     NO_TELESCOPE,
     angles,
@@ -25,13 +23,15 @@ from ooftorch.io.fitsfile import (
     focus_offsets,
     header_number,
     header_text,
+    primary_header,
     require_columns,
+    stated_receiver,
     wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.receiver import Receiver
 
-__all__ = ["COLUMNS", "read_oof", "write"]
+__all__ = ["COLUMNS", "oof_hdus", "read_oof"]
 
 COLUMNS = ("DX", "DY", "FNU")
 """The columns that every map must have."""
@@ -48,14 +48,6 @@ _TELESC = {
 
 # Today's names of the receivers that the original rules know.
 _RECV = {"rcvr40_52": "qunbal", "rcvr26_40": "ka", "rcvr_mba1_5": "mustang"}
-
-# Our own keys say exactly what the receiver did, also where the original rules have no words for it.
-_RECEIVER_KEYS = {
-    "CHOPX": ("chop_x", "[rad] beam separation along DX"),
-    "CHOPY": ("chop_y", "[rad] beam separation along DY"),
-    "GAINRAT": ("gain_ratio", "negative beam over positive beam"),
-    "DISCRAD": ("disc_radius", "[rad] radius of a uniform source"),
-}
 
 _DEFAULT_CHOP_ARCSEC = 57.8
 _ARCSEC = np.deg2rad(1 / 3600)
@@ -94,13 +86,14 @@ def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]
     telescope = _telescope(header_text(primary, "TELESC", "TELESCOP"))
     if telescope is None:
         notes.append(NO_TELESCOPE)
-    receiver, illumination, assumed = _receiver(primary, telescope, wavel, path)
+    stated = stated_receiver(primary, path)
+    own, illumination, assumed = (*stated, []) if stated else _receiver(primary, telescope, wavel, path)
     effelsberg = telescope is None and "DATE_OBS" in primary
     return Observation(
         maps,
         wavel,
         telescope,
-        receiver,
+        own,
         illumination,
         format="oof-effelsberg" if effelsberg else "oof",
         notes=(*notes, *assumed),
@@ -108,34 +101,28 @@ def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]
     )
 
 
-def write(observation: Observation, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Write an observation as a FITS file of the original OOF software.
+def oof_hdus(observation: Observation) -> list[Any]:
+    """HDUs of a FITS file of the original OOF software.
 
     Samples and offsets keep every bit; missing samples have FNU NaN. TELESC, RECV, CHOPTHR and
     OBJRADS are set so that the original programs see what their rules can express; the keys CHOPX, CHOPY,
     GAINRAT, DISCRAD and ILLUM say it exactly and are what `read_oof` goes by. UFNU is left out where the
-    errors are unknown, and the original loader refuses such a file. The file has no time stamp: the same
-    observation gives the same bytes.
+    errors are unknown, and the original loader refuses such a file.
 
     Parameters
     ----------
     observation : Observation
-    path : str or Path
-    overwrite : bool
-        Replace a file that is already there.
+
+    Returns
+    -------
+    list of astropy HDU
 
     Raises
     ------
-    InputError
-        If the observation fails its check, a text in it does not fit a FITS header, the file exists and
-        `overwrite` is false, or it cannot be written.
+    ValueError
+        If a text of the observation is not printable ASCII.
     """
-    observation.check()
-    hdus = fits.HDUList([fits.PrimaryHDU()])
-    try:
-        _fill_primary(hdus[0].header, observation)
-    except ValueError as error:
-        raise InputError(f"{path}: a text of this observation does not fit a FITS header: {error}") from None
+    hdus = [fits.PrimaryHDU(header=_primary_header(observation))]
     for beam_map in observation.maps:
         columns = [
             fits.Column("DX", "D", unit="rad", array=beam_map.x),
@@ -149,8 +136,7 @@ def write(observation: Observation, path: str | os.PathLike[str], overwrite: boo
         table = fits.BinTableHDU.from_columns(columns)
         table.header.append(exact_card("DZ", beam_map.dz, "[m] positive away from the primary"))
         hdus.append(table)
-    with whole_file(path, overwrite) as partial:
-        hdus.writeto(partial)
+    return hdus
 
 
 def _read_map(hdu: Any, dz: float, where: str) -> BeamMap:
@@ -175,14 +161,6 @@ def _receiver(
     header: fits.Header, telescope: str | None, wavel: float, path: Path
 ) -> tuple[Receiver, str | None, list[str]]:
     """Receiver, illumination it asks for, and assumptions: the rules of the original script, in its order."""
-    given = {
-        attribute: number
-        for key, (attribute, _) in _RECEIVER_KEYS.items()
-        if (number := header_number(header, key, str(path))) is not None
-    }
-    if given:
-        return Receiver(**given), header_text(header, "ILLUM") or None, []
-
     notes = []
     name = header_text(header, "RECV")
     recv = _RECV.get(name.casefold(), name.casefold())
@@ -216,29 +194,16 @@ def _receiver(
     return receiver, "squashed" if telescope == "alma" else None, notes
 
 
-def _fill_primary(header: fits.Header, observation: Observation) -> None:
-    receiver = observation.receiver
-    if observation.telescope is not None:
-        header["TELESC"] = _TELESC.get(observation.telescope, observation.telescope)
-    header.append(exact_card("FREQ", observation.frequency, "[Hz]"))
-    if observation.object:
-        header["OBJECT"] = observation.object
-    if observation.date_obs:
-        header["DATE-OBS"] = observation.date_obs
-    if observation.mean_el_deg is not None:
-        header.append(exact_card("MEANEL", observation.mean_el_deg, "[deg]"))
-    for key, (attribute, comment) in _RECEIVER_KEYS.items():
-        header.append(exact_card(key, getattr(receiver, attribute), comment))
-    if observation.illumination is not None:
-        header["ILLUM"] = observation.illumination
-    if observation.telescope in ("gbt", "gbt90") or observation.illumination == "tophat":
+def _primary_header(observation: Observation) -> fits.Header:
+    name, chop, disc = observation.telescope, observation.receiver.chop_x, observation.receiver.disc_radius
+    header = primary_header(observation, None if name is None else _TELESC.get(name, name))
+    if name in ("gbt", "gbt90") or observation.illumination == "tophat":
         header["RECV"] = _original_recv(observation)
     if header.get("RECV") in ("qunbal", "Ka"):
-        header.append(exact_card("CHOPTHR", abs(receiver.chop_x) / _ARCSEC, "[arcsec]"))
-    if receiver.disc_radius > 0:
-        header.append(exact_card("OBJRADS", receiver.disc_radius, "[rad]"))
-    for note in observation.notes:
-        header.add_history(note)
+        header.append(exact_card("CHOPTHR", abs(chop) / _ARCSEC, "[arcsec]"))
+    if disc > 0:
+        header.append(exact_card("OBJRADS", disc, "[rad]"))
+    return header
 
 
 def _original_recv(observation: Observation) -> str:
