@@ -206,13 +206,14 @@ def simulate(
 
     check_new(Path(out), overwrite)  # before a long simulation, too
     seeds = dict(_seed(text) for text in seed_of)
+    scope = load(telescope)
     if frequency_ghz is None:
-        wavelength = usual_wavelength(load(telescope))
+        wavelength = usual_wavelength(scope)
     elif frequency_ghz > 0:
         wavelength = SPEED_OF_LIGHT / (1e9 * frequency_ghz)
     else:
         raise InputError(f"--frequency-ghz {frequency_ghz}; expected a positive number")
-    values, shapes = _surface(options, seeds.pop("surface", seed), wavelength)
+    values, shapes = _surface(options, seeds.pop("surface", seed), wavelength, scope.radius)
     values |= dict(_assignment(text, "--set", "sigma=0.6") for text in assigned)
     chop = _numbers(chop_arcsec or "0,0", "--chop-arcsec", "-57.8,0", 2)
     noise = {name: unit * options[name] for name, unit, _ in _NOISE.values() if options[name] is not None}
@@ -232,11 +233,13 @@ def simulate(
     with _samples() as progress:
         observation = simulator.observe(values, seed=seed, seeds=seeds, progress=progress)
     io.write(observation, out, overwrite, layout)
-    _say(f"{describe_observation(observation)}\n\nwritten to {out}")
+    _say(f"{describe_observation(io.read(out))}\n\nwritten to {out}")
 
 
-def _surface(options: dict[str, Any], seed: int, wavelength: float) -> tuple[dict[str, float], list]:
-    """Coefficients and shapes that the options of `simulate` ask for."""
+def _surface(
+    options: dict[str, Any], seed: int, wavelength: float, radius: float
+) -> tuple[dict[str, float], list]:
+    """Coefficients and shapes that the options of `simulate` ask for, on a dish of that radius."""
     from ooftorch import surface
     from ooftorch.io.surface import read_coefficients, read_phase_map
 
@@ -254,6 +257,8 @@ def _surface(options: dict[str, Any], seed: int, wavelength: float) -> tuple[dic
     shapes: list = [] if options["phase_map"] is None else [read_phase_map(options["phase_map"], wavelength)]
     for text in options["bump"]:
         x, y, width, height = _numbers(text, "--bump", "10,-5,8,200", 4)
+        if math.hypot(x, y) > radius:
+            raise InputError(f"--bump {text!r} is off the dish; its radius is {radius:g} m")
         shapes.append(surface.bump(x, y, width, 1e-6 * height, wavelength))
     return values, shapes
 

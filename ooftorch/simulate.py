@@ -196,21 +196,20 @@ class Simulator:
 
         peak = float(np.max(np.abs(beam)))
         lines = streams["baseline"].normal(size=(shape[0], scan.line.max() + 1))
-        level = offset + peak * (
-            noise.drift * self._in_time(streams["drift"]) + noise.baseline * lines[:, scan.line]
-        )
+        level = noise.drift * self._in_time(streams["drift"]) + noise.baseline * lines[:, scan.line]
         sigma = self._white(peak)
         rng = streams["glitches"]
         hit = rng.uniform(size=shape) < noise.glitches
         recorded = (
             beam * (1 + noise.multiplicative * streams["multiplicative"].normal(size=shape))
-            + level
+            + offset
+            + peak * level
             + (sigma or 0.0) * streams["white"].normal(size=shape)
             + noise.glitch_size * peak * np.where(hit, glitch_sizes(shape, rng), 0.0)
         )
         for i in range(shape[0]):
             true[f"gain_{i}"] *= gain[i]
-            true[f"offset_{i}"] = float(level[i].mean())
+            true[f"offset_{i}"] += peak * float(level[i].mean())
             # Where it points farther out than it says, the beam is nearer in.
             true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
             true[f"dy_{i}"] -= float((y[i] - scan.y).mean())

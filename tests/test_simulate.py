@@ -209,6 +209,12 @@ def test_error_against_the_truth():
     off = z.copy()
     off[5] += 0.2
     assert truth.rms_error(off) == pytest.approx(0.2 * np.sqrt(zernike.mean_square(4)[5]), rel=0.01)
+    # The same tilted plane and astigmatism (r/R)**2 cos 2 phi as Zernikes on a dish of half the radius.
+    half = np.zeros(6)
+    half[5] = 0.25 * off[5]
+    plain = alma().observe({"z5": off[5]}).truth
+    assert plain.rms_error(half, 3.0) == pytest.approx(0, abs=1e-12)
+    assert plain.rms_error(half) > 0.1
     longer = np.concatenate([off, np.zeros(6)])
     assert truth.rms_error(longer) == pytest.approx(truth.rms_error(off)), "another order than the fit's"
     assert truth.rms_error(z[:6]) == pytest.approx(
