@@ -72,9 +72,7 @@ def run(
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a short form; write nothing")
-    parser.add_argument(
-        "--again", action="store_true", help="only text and picture of the last run"
-    )
+    parser.add_argument("--again", action="store_true", help="only text and picture of the last run")
     options = parser.parse_args()
     target = RESULTS / f"{name}.json"
     if options.again:
