@@ -41,8 +41,8 @@ _CELL = 0.5
 # Two ends of a search whose objectives differ by less are one and the same.
 _SAME = 0.5
 
-# Pairs of further starts, and the size of their coefficients, rad.
-_DETOURS, _DETOUR = 2, 0.8
+# Pairs of further starts at the most, and the size of their coefficients, rad.
+_DETOURS, _DETOUR = 8, 0.8
 
 # Is told of every evaluation: members evaluated, and the value of the first of them.
 Tell = Callable[[int, float], None]
@@ -223,8 +223,8 @@ def search(
 ) -> tuple[End, Tensor, Tensor]:
     """Find the valley of each fit from several starts (b, n_parameters) each.
 
-    Where the starts end together, two roads to one place, that is it. Where they end in valleys too different
-    for the samples left out to change the order, at least one is wrong, and more starts are tried.
+    Where the two lowest ends are one, two roads to one place, that is it. Where nothing confirms the lowest,
+    because the next is too high for the samples left out to change the order, more starts are tried.
 
     Returns
     -------
@@ -241,12 +241,14 @@ def search(
     # A difference d of two log-likelihoods scatters by sqrt(2 d) from draw to draw; it counts as open while
     # zero is within three such scatters.
     open_ = 18 * ladder.search.multiplicity
-    objectives = ends.objective.unflatten(0, (len(starts), -1))
-    lost = everyone[objectives.amax(0) - objectives.amin(0) > open_]
-    if len(lost):
-        surface = [i for i in layout.free if i in ladder.search.model.places.zernike]
-        shifts = _detours(surface, starts[-1])
-        tried = lost.repeat_interleave(len(shifts))
+    surface = [i for i in layout.free if i in ladder.search.model.places.zernike]
+    random = np.random.default_rng(0)
+    for _ in range(_DETOURS):
+        lost = [i for i in everyone.tolist() if _gap(ends.objective[numbers == i]) > open_]
+        if not lost:
+            break
+        shifts = _detours(surface, starts[-1], random)
+        tried = everyone[lost].repeat_interleave(len(shifts))
         start = starts[-1][tried] + shifts.repeat(len(lost), 1)
         more = approach(ladder, layout, rows[tried], start, tell, _SEARCH)
         ends = End(*(torch.cat(parts) for parts in zip(ends, more, strict=True)))
@@ -262,15 +264,20 @@ def search(
     return End(*(t[kept] for t in ends)), numbers[kept], n_eval
 
 
-def _detours(numbers: list[int], like: Tensor) -> Tensor:
-    """Surfaces to start from where the perfect dish has misled: some at random, each with its negative.
+def _gap(objectives: Tensor) -> float:
+    """How far the second lowest of several values lies above the lowest."""
+    lowest = objectives.sort().values[:2]
+    return float(lowest[-1] - lowest[0])
 
-    In pairs, so that the mirrored observation (CONVENTIONS 3) is started from the mirrored surfaces.
+
+def _detours(numbers: list[int], like: Tensor, random: np.random.Generator) -> Tensor:
+    """A surface at random and its negative, to start from where the perfect dish has misled.
+
+    As a pair, so that the mirrored observation (CONVENTIONS 3) is started from the mirrored surfaces.
     """
-    shifts = like.new_zeros((_DETOURS, like.shape[-1]))
-    random = np.random.default_rng(0).normal(scale=_DETOUR, size=(_DETOURS, len(numbers)))
-    shifts[:, numbers] = like.new_tensor(random)
-    return torch.cat([shifts, -shifts])
+    shift = like.new_zeros(like.shape[-1])
+    shift[numbers] = like.new_tensor(random.normal(scale=_DETOUR, size=len(numbers)))
+    return torch.stack([shift, -shift])
 
 
 def _with_noise(ladder: Ladder, layout: Layout, rows: Tensor, u: Tensor, factor: float = 1.0) -> Tensor:

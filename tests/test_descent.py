@@ -341,30 +341,44 @@ def test_starts_that_agree_are_enough(monkeypatch):
     assert n_eval == [100 + 103, 101 + 104, 102 + 105]
 
 
-def test_more_starts_only_where_the_starts_disagree(monkeypatch):
-    found = told(monkeypatch, [500.0, 900.0, 700.2, 500.1, 4000.0, 700.0], [950.0, 5000.0, 600.0, 6000.0])
+def test_more_starts_until_two_agree(monkeypatch):
+    found = told(
+        monkeypatch,
+        [500.0, 900.0, 700.2, 500.1, 4000.0, 700.0],  # the second fit's do not agree
+        [2500.0, 9000.0],  # nor does the lowest agree with any of these
+        [600.0, 9000.0],
+        [5000.0, 600.1],
+    )
     ends, of, n_eval, calls, starts, layout = found
     # The second fit alone, of row 0 of the data.
-    assert calls[1][0] == [0] * 4
-    shifts = calls[1][1] - starts[-1][1]
+    assert [rows for rows, _ in calls[1:]] == [[0, 0]] * 3
+    shifts = torch.cat([start for _, start in calls[1:]]) - starts[-1][1]
     moved = [layout.names[i] for i in shifts.abs().amax(0).nonzero().flatten().tolist()]
     assert moved == [f"z{k}" for k in range(1, 6)]
-    # In pairs of opposite signs, and large.
-    torch.testing.assert_close(shifts[:2], -shifts[2:])
+    # In pairs of opposite signs, each another, and large.
+    torch.testing.assert_close(shifts[::2], -shifts[1::2])
+    assert (shifts[0] != shifts[2]).any()
     assert 0.3 < float(shifts[:, layout.index("z1") : layout.index("z1") + 5].std()) < 1.5
     assert of == [0, 1, 2]
     assert ends.objective.tolist() == [500.0, 600.0, 700.0]
-    assert torch.equal(ends.coordinates[1], calls[1][1][2])
-    assert n_eval == [100 + 103, 101 + 104 + 200 + 201 + 202 + 203, 102 + 105]
+    assert torch.equal(ends.coordinates[1], calls[2][1][0])
+    assert n_eval == [100 + 103, 101 + 104 + 200 + 201 + 300 + 301 + 400 + 401, 102 + 105]
+
+
+def test_more_starts_have_an_end(monkeypatch):
+    rounds = [[1e4 - 2000.0 * k, 2e4] for k in range(8)]
+    ends, of, *_ = told(monkeypatch, [500.0, 3e4, 700.0, 500.0, 4e4, 700.0], *rounds)
+    assert of == [0, 1, 2]
+    assert ends.objective.tolist() == [500.0, -4000.0, 700.0]
 
 
 def test_rivals_are_kept_for_all_samples_to_decide(monkeypatch):
     multiplicity = problem(Gaussian(), seeds=(0,), order=2)[0].search.multiplicity
     close, far = 500 + 17 * multiplicity, 500 + 19 * multiplicity
-    found = told(monkeypatch, [500.0, 500.0, 500.0, close, 500.4, far], [900.0] * 4)
+    found = told(monkeypatch, [500.0, 500.0, 500.0, close, 500.4, far], [900.0, 500.1])
     ends, of, _, calls, starts, _ = found
     # Too close to call; the same; and beyond doubt, so that more starts were tried (row 1).
-    assert calls[1][0] == [1] * 4
+    assert calls[1][0] == [1] * 2
     assert of == [0, 0, 1, 2]
     assert ends.objective.tolist() == [500.0, close, 500.0, 500.0]
     assert torch.equal(ends.coordinates[1], starts[1][0])
