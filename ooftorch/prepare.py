@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import scipy.spatial
 import torch
 
 from ooftorch.errors import InputError
@@ -32,6 +33,7 @@ __all__ = [
     "raster",
     "samples",
     "start",
+    "steady",
 ]
 
 
@@ -108,6 +110,19 @@ def noise_parameter(known_errors: bool, judge: Likelihood, peak: float) -> Param
     return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
 
 
+def steady(m: "BeamMap", values: np.ndarray) -> np.ndarray:
+    """Values at the samples of a map, each the median of itself and its four neighbours; zero where invalid.
+
+    One glitch can be brighter than a whole defocused beam; a beam is never a sample alone.
+    """
+    valid = m.valid
+    places = np.stack([m.x[valid], m.y[valid]], 1)
+    _, nearest = scipy.spatial.KDTree(places).query(places, k=5)
+    found = np.zeros(values.shape)
+    found[valid] = np.median(values[valid][nearest], axis=1)
+    return found
+
+
 def levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
     """Largest excursion from the baseline in any map, and each map's baseline (median of its border)."""
     baselines, peak = [], 0.0
@@ -115,7 +130,7 @@ def levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
         x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
         r = np.hypot(x - np.median(x), y - np.median(y))
         baselines.append(float(np.median(power[r >= np.quantile(r, 0.75)])))
-        peak = max(peak, float(np.max(np.abs(power - baselines[-1]))))
+        peak = max(peak, float(np.max(np.abs(steady(m, m.power)[m.valid] - baselines[-1]))))
     return peak, baselines
 
 
@@ -169,10 +184,14 @@ def start(
     """
     maps = observation.maps
     flux = expected = 0.0
-    for m, level, beam in zip(maps, baselines, beams, strict=True):
-        flux += float(np.sum(np.abs(m.power - level), where=_bright(m, level)))
-        expected += float(np.sum(np.abs(beam), where=m.valid))
-    centroids = [_centroid(m, level, observation) for m, level in zip(maps, baselines, strict=True)]
+    excesses = [
+        np.where(m.valid, steady(m, m.power) - level, 0.0) for m, level in zip(maps, baselines, strict=True)
+    ]
+    for m, excess, beam in zip(maps, excesses, beams, strict=True):
+        bright = np.abs(excess) > 0.05 * np.abs(excess).max()
+        flux += float(np.sum(np.abs(excess), where=bright))
+        expected += float(np.sum(np.abs(steady(m, beam))))
+    centroids = [_centroid(m, excess, observation) for m, excess in zip(maps, excesses, strict=True)]
     shift = np.mean(centroids, axis=0)
     tilt = 2 * math.pi * model.telescope.radius / model.wavelength * shift
     guess = {f"gain_{i}": flux / expected for i in range(len(maps))}
@@ -182,16 +201,9 @@ def start(
     return layout.coordinates(guess)
 
 
-def _bright(m: "BeamMap", level: float) -> np.ndarray:
-    """Samples well above the noise of the border."""
-    excess = np.abs(np.where(m.valid, m.power - level, 0.0))
-    return m.valid & (excess > 0.05 * excess.max())
-
-
-def _centroid(m: "BeamMap", level: float, observation: "Observation") -> np.ndarray:
-    """Where the beam points, (x, y) rad: its centroid, or the mean over a chopped pair's two."""
+def _centroid(m: "BeamMap", excess: np.ndarray, observation: "Observation") -> np.ndarray:
+    """Where the beam points, (x, y) rad: centroid of the excess, or the mean over a chopped pair's two."""
     receiver = observation.receiver
-    excess = np.where(m.valid, m.power - level, 0.0)
     found = []
     for sign in (1, -1) if receiver.chopped else (1,):
         weight = np.clip(sign * excess, 0, None)

@@ -88,7 +88,7 @@ def _drawn(
     size = np.array([0.0 if n < 2 or not wanted(n, l) else n**-spectrum for n, l in modes])
     z = size * rng.normal(size=len(modes))
     z *= rms / math.sqrt(np.sum(z**2 * zernike.mean_square(order)))
-    return {zernike.name(k): float(value) for k, value in enumerate(z)}
+    return {zernike.name(k): float(value) + 0.0 for k, value in enumerate(z)}
 
 
 def bump(x: float, y: float, width: float, height: float, wavelength: float) -> Shape:

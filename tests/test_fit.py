@@ -9,7 +9,7 @@ import pytest
 from simulated import altered, observe, phase_error, surface
 
 import ooftorch
-from ooftorch import zernike
+from ooftorch import prepare, zernike
 from ooftorch.errors import InputError
 from ooftorch.receiver import Receiver
 
@@ -319,6 +319,38 @@ def test_one_that_cannot_be_fitted_is_named():
 
 
 # ---------------------------------------------------------------------------------------- real maps
+
+
+def test_glitches_do_not_mislead_the_start():
+    """One in a hundred hit, some brighter than the whole defocused beam: the centroid was a glitch's."""
+    simulator = ooftorch.Simulator(
+        "effelsberg",
+        wavelength=9.37e-3,
+        dz=(-0.022, 0.0, 0.022),
+        noise=ooftorch.Noise(snr=300, glitches=0.01),
+        reach=6.0,
+        step=0.375,
+        n=96,
+    )
+    tilt = np.random.default_rng([7, 10]).normal(scale=0.3, size=2)
+    values = ooftorch.surface.random(5, 1.0, seed=10) | {"z1": tilt[0], "z2": tilt[1]}
+    observation = simulator.observe(values, seed=1010)
+    result = ooftorch.fit(observation, likelihood="cauchy", n=96)
+    assert observation.truth.rms_error(result.zernikes) < 0.05
+
+
+def test_a_steady_map_keeps_its_beam_and_loses_its_glitches():
+    (m, *_) = observe(surface(3, 0.8, 1), samples=33, noise=1e-6).maps
+    plain = prepare.steady(m, m.power)
+    bright = m.power > 0.3 * m.power.max()
+    assert plain[bright] == pytest.approx(m.power[bright], rel=0.3)
+    power = m.power.copy()
+    power[::50] = 1e3
+    assert np.abs(prepare.steady(m, power) - plain).max() < 0.1 * m.power.max()
+    holes = replace(m, valid=np.arange(m.power.size) % 7 != 0)
+    found = prepare.steady(holes, holes.power)
+    assert np.isfinite(found).all()
+    assert not found[::7].any()
 
 
 @real(SRT)
