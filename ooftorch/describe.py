@@ -8,6 +8,7 @@ from ooftorch import telescope as telescopes
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics import DualReflector, OffsetGregorian, PrimeFocus, Shaped
+from ooftorch.simulate import usual_focus, usual_wavelength
 from ooftorch.telescope import Blockage, Telescope
 
 __all__ = ["describe_observation", "describe_telescope"]
@@ -88,6 +89,10 @@ def describe_telescope(scope: Telescope) -> str:
     taper = "" if usual.taper_db is None else f", edge taper {usual.taper_db:g} dB"
     stop = "" if usual.radius is None else f", cold stop {usual.radius:g} m"
     focal = "unknown" if scope.focal_length is None else f"{scope.focal_length:g} m"
+    measured = "nobody says where"
+    if scope.frequency is not None:
+        dz = usual_focus(scope, usual_wavelength(scope))
+        measured = f"{1e-9 * scope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
     return "\n".join(
         [
             f"{scope.name}: {scope.description}",
@@ -98,6 +103,7 @@ def describe_telescope(scope: Telescope) -> str:
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
             f"  illumination   {usual.model}{taper}{stop}",
             f"  focus          1 mm changes the path by {np.ptp(path) * 1e6:.0f} um across the dish",
+            f"  simulated at   {measured}",
         ]
     )
 

@@ -22,11 +22,15 @@ from ooftorch.receiver import ReceivedPower, Receiver
 from ooftorch.surface import Shape
 from ooftorch.telescope import Telescope
 
-__all__ = ["BeamModel", "MapGeometry", "Prediction"]
+__all__ = ["MAX_ORDER", "BeamModel", "MapGeometry", "Prediction"]
 
 # Columns of the Jacobian computed together: enough to keep the processor busy, few enough to keep the
 # memory at a handful of aperture fields.
 _COLUMNS = 8
+
+
+MAX_ORDER = 64
+"""Zernike order beyond which the pixels would not show the waves, nor the memory hold them."""
 
 
 class MapGeometry(NamedTuple):
@@ -70,7 +74,7 @@ class BeamModel(nn.Module):
     Raises
     ------
     InputError
-        A wavelength that is not positive, an order below 1, or maps too wide for the raster.
+        A wavelength that is not positive, an order below 1 or above 64, or maps too wide for the raster.
     """
 
     pixel: Tensor
@@ -102,6 +106,8 @@ class BeamModel(nn.Module):
             raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
         if order < 1:
             raise InputError(f"order {order}; the lowest that can be fitted is 1 (pointing)")
+        if order > MAX_ORDER:
+            raise InputError(f"order {order}; the highest is {MAX_ORDER}, finer than any map of a beam shows")
         self.oo = oo or OO("cpu")
         self.telescope, self.wavelength, self.receiver, self.order = telescope, wavelength, receiver, order
         self.dz = np.array([m.dz for m in maps], float)

@@ -54,9 +54,9 @@ def random(order: int, rms: float, *, spectrum: float = 0.0, seed: int = 0) -> d
     Raises
     ------
     InputError
-        If the order is below 2, or the rms negative or not finite.
+        If the order is below 2, the rms or the seed negative, or a number not finite.
     """
-    return _drawn(order, rms, spectrum, np.random.default_rng([0, seed]), lambda n, l: True)
+    return _drawn(order, rms, spectrum, (0, seed), lambda n, l: True)
 
 
 def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
@@ -69,24 +69,27 @@ def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
     def even_in_x(n: int, l: int) -> bool:
         return l % 2 == 0 if l >= 0 else l % 2 == 1
 
-    rng = np.random.default_rng([1, seed])
-    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, rng, even_in_x)
+    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (1, seed), even_in_x)
 
 
 def _drawn(
     order: int,
     rms: float,
     spectrum: float,
-    rng: np.random.Generator,
+    seed: tuple[int, int],
     wanted: Callable[[int, int], bool],
 ) -> dict[str, float]:
     if order < 2:
         raise InputError(f"a random surface of order {order}; piston and tilt are no surface: give 2 or more")
     if not (math.isfinite(rms) and rms >= 0):
         raise InputError(f"a surface rms of {rms} rad; expected a number from 0 up")
+    if not math.isfinite(spectrum):
+        raise InputError(f"a spectrum of {spectrum}; expected a number")
+    if min(seed) < 0:
+        raise InputError(f"seed {min(seed)}; expected a whole number from 0 up")
     modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
-    size = np.array([0.0 if n < 2 or not wanted(n, l) else n**-spectrum for n, l in modes])
-    z = size * rng.normal(size=len(modes))
+    size = np.array([0.0 if n < 2 or not wanted(n, l) else (n / 2) ** -spectrum for n, l in modes])
+    z = size * np.random.default_rng(seed).normal(size=len(modes))
     z *= rms / math.sqrt(np.sum(z**2 * zernike.mean_square(order)))
     return {zernike.name(k): float(value) + 0.0 for k, value in enumerate(z)}
 

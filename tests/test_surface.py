@@ -88,10 +88,24 @@ def test_holes_of_a_map_are_filled_at_their_edges_only():
         PhaseMap(0, 0, 1, 1, np.full((3, 3), np.nan))(np.array([0.0]), np.array([0.0]))
 
 
-@pytest.mark.parametrize("wrong", [(1, 0.5), (5, -1.0), (5, np.nan)])
-def test_surfaces_that_are_none(wrong):
-    with pytest.raises(InputError):
-        surface.random(*wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"order": 1}, "order 1"),
+        ({"rms": -1.0}, "rms of -1"),
+        ({"rms": np.nan}, "rms of nan"),
+        ({"spectrum": np.inf}, "spectrum of inf"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_surfaces_that_are_none(wrong, message):
+    with pytest.raises(InputError, match=message):
+        surface.random(**({"order": 5, "rms": 0.5} | wrong))
+
+
+def test_a_steep_spectrum_leaves_the_lowest_order():
+    values = surface.random(5, 0.5, spectrum=1e4, seed=1)
+    assert {name for name, value in values.items() if value} == {"z3", "z4", "z5"}
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, np.inf])
