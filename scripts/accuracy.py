@@ -321,13 +321,16 @@ def section(found: dict) -> str:
         f"from {min(off):.2f} to {max(off):.2f} (a point's own standard error is some "
         f"{np.mean([_scatter(p) for p in small]):.0%})."
     )
+    beyond = [p for p in _fitted(found["points"]) if p["predicted"]["ours"] >= LINEAR]
+    large = [p["found"]["ours"]["mean"] / p["predicted"]["ours"] for p in beyond]
     least = _fitted(of(found, wavelength=LAMBDA, dz=DZS[0], order=6))
     if least:
         first, last = least[0], least[-1]
         growth = last["found"]["ours"]["mean"] / first["found"]["ours"]["mean"]
         times = last["noise"] / first["noise"]
         text[-1] += (
-            " Beyond that errors stay below the prediction: a mode that the maps do not tell of to first "
+            f" Of the {len(large)} beyond that {sum(r < 1 for r in large)} lie below the prediction: a mode "
+            "that the maps do not tell of to first "
             f"order is still held to second. At {1e3 * DZS[0]:g} mm and a noise of {first['noise']:g} "
             f"{first['predicted']['ours']:.2f} rad is predicted, {first['found']['ours']['mean']:.2f} found; "
             f"{times:g} times the noise makes {growth:.1f} times the error, more like the square root "
@@ -414,7 +417,8 @@ def picture(found: dict, path: Path) -> None:
         axes.set_yscale("log")
         axes.set_ylabel("half-path error (µm)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left")
+    right.set_ylim(top=200)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
