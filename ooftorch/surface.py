@@ -23,6 +23,9 @@ __all__ = ["PhaseMap", "Shape", "bump", "gravity", "random"]
 Array = NDArray[np.float64]
 Shape = Callable[[Array, Array], Array]
 
+# Streams of random numbers of their own: the same seed gives the noise (`noise.Streams`) other numbers.
+_RANDOM, _GRAVITY = 101, 102
+
 # A dish bends under its weight in few and smooth modes: orders up to this one ...
 _GRAVITY_ORDER = 4
 # ... each with amplitudes that fall with this power of the order.
@@ -56,7 +59,7 @@ def random(order: int, rms: float, *, spectrum: float = 0.0, seed: int = 0) -> d
     InputError
         If the order is below 2, the rms or the seed negative, or a number not finite.
     """
-    return _drawn(order, rms, spectrum, (0, seed), lambda n, l: True)
+    return _drawn(order, rms, spectrum, (seed, _RANDOM), lambda n, l: True)
 
 
 def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
@@ -69,7 +72,7 @@ def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
     def even_in_x(n: int, l: int) -> bool:
         return l % 2 == 0 if l >= 0 else l % 2 == 1
 
-    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (1, seed), even_in_x)
+    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (seed, _GRAVITY), even_in_x)
 
 
 def _drawn(
@@ -85,8 +88,8 @@ def _drawn(
         raise InputError(f"a surface rms of {rms} rad; expected a number from 0 up")
     if not math.isfinite(spectrum):
         raise InputError(f"a spectrum of {spectrum}; expected a number")
-    if min(seed) < 0:
-        raise InputError(f"seed {min(seed)}; expected a whole number from 0 up")
+    if seed[0] < 0:
+        raise InputError(f"seed {seed[0]}; expected a whole number from 0 up")
     modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
     size = np.array([0.0 if n < 2 or not wanted(n, l) else (n / 2) ** -spectrum for n, l in modes])
     z = size * np.random.default_rng(seed).normal(size=len(modes))

@@ -9,6 +9,7 @@ from ooftorch import surface, zernike
 from ooftorch.errors import InputError
 from ooftorch.io.fitfile import write_fit
 from ooftorch.io.surface import read_coefficients, read_phase_map
+from ooftorch.noise import KINDS, Streams
 from ooftorch.report import summary
 from ooftorch.surface import PhaseMap
 
@@ -47,6 +48,15 @@ def test_seeds_and_spectrum():
 
     assert ratio(red) / ratio(flat) == pytest.approx((2 / 6) ** 2)
     assert np.median(ratio(flat)) == pytest.approx(np.sqrt(7 / 3), rel=0.2)
+
+
+def test_a_surface_shares_no_random_numbers_with_the_noise_of_its_seed():
+    for seed in range(9):
+        # In the order of the noise's streams, of seed 0 and of its own.
+        draws = {Streams(s)[kind].normal() for s in (0, seed) for kind in KINDS}
+        draws.add(np.random.default_rng(seed).normal())
+        own = {np.random.default_rng((seed, tag)).normal() for tag in (surface._RANDOM, surface._GRAVITY)}
+        assert not draws & own
 
 
 def test_gravity_is_the_same_left_and_right():
