@@ -15,10 +15,11 @@ def found():
 
 
 def test_the_default_finds_surfaces_that_plain_bfgs_loses(found):
-    (row,) = found["rows"]
-    assert row["rms"] == 2.0
-    assert row["default"]["found"] == 6
-    assert row["plain"]["found"] <= 3
+    easy, row = found["rows"]
+    assert (easy["rms"], row["rms"]) == (2.0, 3.0)
+    assert easy["default"]["found"] == row["default"]["found"] == 6
+    # One in ten at this rms, a third at 2 rad, in the whole study.
+    assert row["plain"]["found"] <= 2
     assert max(row["default"]["errors"]) < capture.FOUND < max(row["plain"]["errors"])
     assert min(row[name]["n_eval_mean"] for name in capture.NAMES) > 20
 
