@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ooftorch.fit import fit as fit
     from ooftorch.fit import fit_many as fit_many
+    from ooftorch.minimize import least_squares as least_squares
+    from ooftorch.minimize import minimize as minimize
     from ooftorch.report import report as report
     from ooftorch.resample import resample as resample
     from ooftorch.simulate import simulate as simulate
@@ -31,11 +33,14 @@ _HOMES = {
     "Noise": "noise",
     "Observation": "observation",
     "OO": "device",
+    "ScipyOptimizer": "optimizer",
     "Receiver": "receiver",
     "Simulator": "simulate",
     "Telescope": "telescope",
     "fit": "fit",
     "fit_many": "fit",
+    "least_squares": "minimize",
+    "minimize": "minimize",
     "read": "io",
     "report": "report",
     "resample": "resample",

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ooftorch.bfgs import bfgs
 from ooftorch.layout import Layout
 from ooftorch.likelihood import Likelihood
-from ooftorch.minimize import bfgs
 from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.posterior import Data, Posterior
 

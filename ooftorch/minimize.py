@@ -1,279 +1,270 @@
-"""BFGS for one function or a batch of them, started from what the problem says of its own curvature.
+"""Torch functions under SciPy's minimisers: exact gradients and Hessians for any smooth function.
 
-All members of a batch step together, each with its own metric, line search and end, so that a fit takes the
-same path alone as among a thousand others.
+`minimize` takes what `scipy.optimize.minimize` takes, with tensors for arrays; `least_squares` does the same
+for residuals.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import inspect
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import scipy.optimize
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult
 
-__all__ = ["Minimum", "bfgs", "inverse_root"]
+from ooftorch.errors import InputError
+from ooftorch.methods import GLOBAL, OWN, VectorFunction, listed, local, names, run_local, uses
+from ooftorch.objective import Objective, Pack, Tensors
 
-# The usual constants of the strong Wolfe conditions for quasi-Newton steps (Nocedal & Wright 2006, 3.1).
-_DECREASE, _CURVATURE = 1e-4, 0.9
-# Trials of one line search; a function that has not let itself be lowered by then is at its rounding.
-_TRIALS = 20
+__all__ = ["chosen", "least_squares", "minimize", "run", "watched"]
 
-
-class Minimum(NamedTuple):
-    """Where the members of a batch ended, (b, ...) each.
-
-    Attributes
-    ----------
-    x : Tensor, (b, n)
-    value : Tensor, (b,)
-    distance : Tensor, (b,)
-        Length of the gradient in the metric of the start: that to the minimum, in standard deviations.
-    n_eval : Tensor, (b,)
-        Evaluations of value and gradient.
-    stuck : bool Tensor, (b,)
-        Whether it ended because no further decrease was found, or at the limit of evaluations.
-    """
-
-    x: Tensor
-    value: Tensor
-    distance: Tensor
-    n_eval: Tensor
-    stuck: Tensor
+Array = NDArray[np.float64]
 
 
-@torch.no_grad()
-def bfgs(
-    fun: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    x0: Tensor,
-    metric: Tensor,
+def minimize(
+    fun: Callable,
+    x0: Tensors,
+    args: tuple = (),
+    method: str | None = None,
     *,
-    gtol: float = 1e-3,
-    max_step: float = 1.0,
-    max_eval: int = 2000,
-) -> Minimum:
-    """Minimise by BFGS in the coordinates in which `metric` is the unit matrix.
-
-    That is BFGS with the inverse of the metric as its first inverse Hessian, a strong Wolfe line search, and,
-    the metric being the information of a likelihood or near it, a stopping rule in standard deviations: at
-    the end each whitened gradient is below `gtol`, so the minimum is some `gtol` standard deviations away.
+    jac: bool | Callable | None = None,
+    bounds: Any = None,
+    constraints: Any = (),
+    tol: float | None = None,
+    callback: Callable | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+) -> OptimizeResult:
+    """Minimise a scalar torch function of tensors.
 
     Parameters
     ----------
     fun : callable
-        Takes points (k, n) and the numbers (k,) of the members they belong to; returns values (k,) and
-        gradients (k, n). A trial that is not finite is stepped back from.
-    x0 : Tensor, (b, n)
-    metric : Tensor, (b, n, n)
-        Positive semidefinite estimate of the Hessian.
-    gtol : float
-    max_step : float
-        Longest change of any coordinate in one step.
-    max_eval : int
-        Evaluations after which a member is given up.
+        Takes the tensors in the structure of `x0`, and `args`; returns a tensor with one number.
+    x0 : Tensor, sequence of Tensor, or mapping of str to Tensor
+        Where to start; any shapes, precisions and devices. SciPy works in double precision; the function
+        gets the precisions and devices given.
+    args : tuple
+        Further arguments of `fun`.
+    method : str, optional
+        Any of `methods.names()`, in any case. SciPy's local methods; its global ones ("basinhopping",
+        "differential_evolution", "shgo", "dual_annealing", "direct"), of which all but the first need bounds;
+        torch's "adam", "sgd" and "lbfgs", on the whole function; "metric-bfgs", the one that fits beam maps,
+        with a `metric` among the options. By default as SciPy chooses: BFGS, L-BFGS-B with bounds, SLSQP with
+        constraints.
+    jac : bool or callable, optional
+        True where `fun` returns the value and its gradient, or a function that returns the gradient, in the
+        structure of `x0`. By default torch finds it, by reverse mode. Hessians are torch's always: products
+        with a vector where the method takes these, else the whole matrix.
+    bounds : scipy.optimize.Bounds or sequence of (low, high), optional
+        One for each number, tensors laid out one after the other.
+    constraints : one of SciPy's constraints or a sequence of them, optional
+        Functions in them take tensors, and their derivatives are torch's. A `LinearConstraint` is about the
+        numbers laid out one after the other.
+    tol : float, optional
+        As in SciPy.
+    callback : callable, optional
+        As in SciPy, with tensors for x: `callback(intermediate_result)` or `callback(x)`. StopIteration ends
+        the minimisation.
+    options : mapping, optional
+        Of the method, as SciPy has them. Of torch's: lr, maxiter, gtol, and schedule, which makes a
+        learning-rate schedule from the optimiser.
+    progress : bool, optional
+        Whether to draw a bar of evaluations; by default while a person is watching.
 
     Returns
     -------
-    Minimum
+    scipy.optimize.OptimizeResult
+        As SciPy's, with `x` in the structure of `x0`; and `nfev`, `njev`, `nhev` as they were counted here,
+        `history` (n, 2): seconds and value of every evaluation, and `interrupted`: whether Ctrl-C ended it,
+        `x` then being the best point so far.
+
+    Raises
+    ------
+    InputError
+        If the method is not known, or cannot use what it is given, or the function does not have what the
+        method needs.
     """
-    unwhiten = inverse_root(metric)
-    who = torch.arange(len(x0), device=x0.device)
-    value, gradient = fun(x0, who)
-    searches = _Searches(x0, value, gradient, unwhiten, max_step)
-    x, value = x0.clone(), value.clone()
-    distance, n_eval, stuck = (
-        torch.zeros_like(value),
-        torch.ones_like(who),
-        torch.zeros_like(who, dtype=torch.bool),
-    )
-    trials = 1
-    while True:
-        ended = (searches.steepness < gtol) | searches.failed | (trials >= max_eval)
-        if ended.any():
-            here = torch.as_tensor(ended, device=x0.device)
-            gone = who[here]
-            x[gone], value[gone] = searches.x[here], searches.f[here]
-            distance[gone] = torch.linalg.vector_norm(searches.whitened[here], dim=-1)
-            n_eval[gone] = trials
-            stuck[gone] = torch.as_tensor(~(searches.steepness[ended] < gtol), device=x0.device)
-            who = who[~here]
-            if not len(who):
-                return Minimum(x, value, distance, n_eval, stuck)
-            searches = searches.take(~ended)
-        searches.look(*fun(searches.trial(), who))
-        trials += 1
+    name = chosen(method, bounds, constraints)
+    with watched(progress) as watch:
+        objective = Objective(fun, x0, args, jac, watch)
+        return run(objective, name, bounds, constraints, tol, callback, options)
 
 
-class _Searches:
-    """Quasi-Newton iterations of several members, each somewhere in its own line search.
+def run(
+    objective: Objective,
+    name: str,
+    bounds: Any = None,
+    constraints: Any = (),
+    tol: float | None = None,
+    callback: Callable | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> OptimizeResult:
+    """Run one method on an objective: what `minimize` and `ScipyOptimizer` share; see `minimize`."""
+    start, options = objective.pack.start.copy(), dict(options or {})
+    told = None if callback is None else _told(callback, objective)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if name in local():
+                result = run_local(objective, start, name, bounds, constraints, tol, told, options)
+            elif name in GLOBAL:
+                result = GLOBAL[name](objective, start, bounds, constraints, told, options)
+            else:
+                result = OWN[name](objective, start, told, options)
+        interrupted = False
+    except (KeyboardInterrupt, StopIteration) as stop:
+        interrupted = isinstance(stop, KeyboardInterrupt)
+        result = OptimizeResult(
+            x=start if objective.best is None else objective.best,
+            fun=objective.best_value,
+            success=False,
+            status=99,
+            message=f"{'interrupted' if interrupted else 'stopped by the callback'}: the best point so far",
+        )
+    result.interrupted = interrupted
+    result.nfev, result.njev, result.nhev = objective.nfev, objective.njev, objective.nhev
+    result.history = np.array(objective.history).reshape(-1, 2)
+    result.method = name
+    if result.get("x") is None:  # a search that found nothing at all
+        result.x, result.fun = objective.best, objective.best_value
+    result.fun = float(result.fun)
+    result.x = objective.pack.structure(objective.pack.leaves(np.asarray(result.x, float)))
+    return result
 
-    Points x, values f, gradients g and inverse Hessians h are those of the last accepted step. The search
-    goes along p; `low` is the best step so far and `high` the other end of the bracket, infinite before
-    there is one (Nocedal & Wright 2006, algorithms 3.5 and 3.6). Vectors are torch's, on its device; what
-    there is one number of per member is NumPy's, where small arrays cost less.
+
+def chosen(method: str | None, bounds: Any, constraints: Any) -> str:
+    """Name of the method, in lower case."""
+    if method is None:
+        return "slsqp" if listed(constraints) else "bfgs" if bounds is None else "l-bfgs-b"
+    name = method.lower()
+    if name not in names():
+        raise InputError(f"unknown method {method!r}; known are {', '.join(names())}")
+    if name in local():
+        can = uses(name)
+        if bounds is not None and not can.bounds:
+            raise InputError(f"{method} cannot keep bounds; take L-BFGS-B, or leave the bounds out")
+        if listed(constraints) and not can.constraints:
+            raise InputError(f"{method} cannot keep constraints; take SLSQP or trust-constr")
+    elif listed(constraints) and name != "shgo":
+        raise InputError(f"{method} cannot keep constraints; take SLSQP or trust-constr")
+    if name in OWN and bounds is not None:
+        raise InputError(f"{method} cannot keep bounds; take L-BFGS-B, or leave the bounds out")
+    if name in GLOBAL and name != "basinhopping" and bounds is None:
+        raise InputError(f"{method} searches a box; give bounds")
+    return name
+
+
+def _told(callback: Callable, objective: Objective) -> Callable:
+    """The callback with tensors; methods call it with a point, or with a result, or say more beside."""
+
+    def tensors(vector: Any) -> Any:
+        return objective.pack.structure(objective.pack.leaves(np.asarray(vector, float)))
+
+    def old(here: Any, *more: Any, **named: Any) -> Any:
+        return callback(tensors(here.x if isinstance(here, OptimizeResult) else here))
+
+    def new(intermediate_result: Any) -> Any:
+        here = intermediate_result
+        given = OptimizeResult(here if isinstance(here, OptimizeResult) else {"x": here})
+        if "fun" not in given:
+            given.fun = objective.value(given.x)
+        given.x = tensors(given.x)
+        return callback(intermediate_result=given)
+
+    # SciPy looks at the name of the argument.
+    return new if set(inspect.signature(callback).parameters) == {"intermediate_result"} else old
+
+
+# ------------------------------------------------------------------------------------------ least squares
+
+
+def least_squares(
+    residuals: Callable, x0: Tensors, args: tuple = (), *, progress: bool | None = None, **options: Any
+) -> OptimizeResult:
+    """Minimise the sum of squares of torch residuals, by `scipy.optimize.least_squares`.
+
+    Parameters
+    ----------
+    residuals : callable
+        Takes the tensors in the structure of `x0`, and `args`; returns a tensor of residuals, any shape.
+    x0 : Tensor, sequence of Tensor, or mapping of str to Tensor
+    args : tuple
+    progress : bool, optional
+        Whether to draw a bar of evaluations; by default while a person is watching.
+    **options
+        Bounds, method, loss, tolerances, ...: as in SciPy.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        As SciPy's, with `x` in the structure of `x0`; `jac` (m, n) is torch's, by forward mode where there
+        are fewer numbers than residuals, else by reverse mode. And `history`, `interrupted` as of `minimize`.
+
+    Raises
+    ------
+    InputError
+        If `x0` or what the function returns cannot be used.
     """
+    pack = Pack(x0)
+    start = pack.start
+    with watched(progress) as watch:
+        vector = VectorFunction(residuals, pack, args)
+        best, lowest = start, math.inf
+        begin = time.perf_counter()
+        history: list[tuple[float, float]] = []
 
-    _p: Tensor
-    _low_g: Tensor
-    _low_f: Tensor
-    _f: np.ndarray
-    _slope: np.ndarray
-    _step: np.ndarray
-    _reach: np.ndarray
-    _trials: np.ndarray
-    _low: "_End"
-    _high: "_End"
+        def value(x: Array) -> Array:
+            r = vector.value(x)
+            nonlocal best, lowest
+            cost = 0.5 * float(r @ r)
+            history.append((time.perf_counter() - begin, cost))
+            if cost < lowest:
+                best, lowest = np.array(x), cost
+            if watch is not None:
+                watch(cost)
+            return r
 
-    def __init__(self, x: Tensor, f: Tensor, g: Tensor, unwhiten: Tensor, max_step: float) -> None:
-        self.x, self.f, self.g = x, f, g
-        self._unwhiten, self._max_step = unwhiten, max_step
-        self._h = unwhiten @ unwhiten.mT
-        everyone = np.ones(len(x), dtype=bool)
-        self._fresh, self.failed = everyone, ~everyone
-        self._begin(everyone)
-        if not np.isfinite(self._f).all():
-            self.failed = ~np.isfinite(self._f)
-
-    def take(self, chosen: np.ndarray) -> "_Searches":
-        """Searches of the chosen members alone."""
-        some = object.__new__(_Searches)
-        for name, state in self.__dict__.items():
-            if isinstance(state, Tensor):
-                state = state[torch.as_tensor(chosen, device=state.device)]
-            elif isinstance(state, np.ndarray | _End):
-                state = state[chosen]
-            setattr(some, name, state)
-        return some
-
-    def trial(self) -> Tensor:
-        """Points to look at next."""
-        return torch.addcmul(self.x, self.x.new_tensor(self._step)[:, None], self._p)
-
-    def look(self, f_there: Tensor, g_there: Tensor) -> None:
-        """Take in the values and gradients at the trial points."""
-        f, slope = torch.stack([f_there, torch.linalg.vecdot(g_there, self._p)]).cpu().numpy()
-        nowhere = ~(np.isfinite(f) & np.isfinite(slope))
-        f, slope, step = np.where(nowhere, np.inf, f), np.where(nowhere, 0.0, slope), self._step
-        above = (f > self._f + _DECREASE * step * self._slope) | (f >= self._low.f)
-        flat = np.abs(slope) <= -_CURVATURE * self._slope
-        # At the longest step allowed a decrease is enough.
-        accepted = ~above & (flat | ((step >= self._reach) & (slope < 0)))
-        if accepted.all():
-            self._accept(accepted, step, f_there, g_there)
-            return
-        self._trials = self._trials + 1
-        here = _End(step, f, slope)
-        turned = ~above & (slope * np.sign(self._high.step - self._low.step) >= 0)
-        self._high = here.where(above, self._low.where(turned, self._high))
-        self._low_g = torch.where(self._column(above), self._low_g, g_there)
-        self._low_f = torch.where(self._column(above)[:, 0], self._low_f, f_there)
-        self._low = self._low.where(above, here)
-        self._step = np.minimum(_between(self._low, self._high), self._reach)
-        spent = ~accepted & (self._trials >= _TRIALS)
-        lowered = spent & (self._low.step > 0)
-        if (accepted | lowered).any():
-            # What was accepted is also the lowest of its search.
-            self._accept(accepted | lowered, self._low.step, self._low_f, self._low_g)
-        hopeless = spent & ~lowered
-        if hopeless.any():
-            self.failed = hopeless & self._fresh
-            self._begin(hopeless, afresh=hopeless)
-
-    def _accept(self, which: np.ndarray, step: np.ndarray, f: Tensor, g: Tensor) -> None:
-        """Go to the end of the step, learn the curvature along it, and begin the next search."""
-        s = self.x.new_tensor(np.where(which, step, 0.0))[:, None] * self._p
-        chosen = None if which.all() else self._column(which)
-        y = g - self.g if chosen is None else torch.where(chosen, g - self.g, 0.0)
-        curvature = torch.linalg.vecdot(s, y)[:, None]
-        hy = _times(self._h, y)
-        yhy = torch.linalg.vecdot(y, hy)[:, None]
-        # Where the function curves the other way there is nothing to learn.
-        rho = torch.where(curvature > 1e-12 * yhy, 1 / curvature, 0.0)
-        along = (rho + rho * rho * yhy) * s - rho * hy
-        self._h = self._h + along[:, :, None] * s[:, None, :] - (rho * s)[:, :, None] * hy[:, None, :]
-        self._fresh = self._fresh & ~which
-        self.x = self.x + s
-        self.f = f if chosen is None else torch.where(chosen[:, 0], f, self.f)
-        self.g = g if chosen is None else torch.where(chosen, g, self.g)
-        self._begin(which)
-
-    def _begin(self, which: np.ndarray, afresh: np.ndarray | None = None) -> None:
-        """Begin a line search of these members, `afresh` with the first metric again."""
-        if afresh is not None:
-            first = self._unwhiten @ self._unwhiten.mT
-            self._h = torch.where(self._column(afresh)[..., None], first, self._h)
-            self._fresh = self._fresh | afresh
-        p = -_times(self._h, self.g)
-        self.whitened = _times(self._unwhiten.mT, self.g)
-        scalars = [self.f, torch.linalg.vecdot(self.g, p), p.abs().amax(-1), self.whitened.abs().amax(-1)]
-        f, slope, longest, self.steepness = torch.stack(scalars).cpu().numpy()
-        if afresh is None and (which & (slope >= 0)).any():
-            # Rounding can cost the metric its sign.
-            self._begin(which, afresh=which & (slope >= 0))
-            return
-        reach = self._max_step / np.maximum(longest, 1e-300)
-        zero = np.zeros_like(f)
-        state = {
-            "_p": p,
-            "_low_f": self.f,
-            "_low_g": self.g,
-            "_f": f,
-            "_slope": slope,
-            "_reach": reach,
-            "_step": np.minimum(reach, 1.0),
-            "_trials": zero,
-            "_low": _End(zero, f, slope),
-            "_high": _End(zero + np.inf, zero + np.inf, zero),
-        }
-        for name, new in state.items():
-            setattr(self, name, new if which.all() else self._mixed(which, new, getattr(self, name)))
-
-    def _mixed(self, which: np.ndarray, new, old):
-        if isinstance(new, Tensor):
-            return torch.where(self._column(which) if new.dim() == 2 else self._column(which)[:, 0], new, old)
-        return new.where(which, old) if isinstance(new, _End) else np.where(which, new, old)
-
-    def _column(self, which: np.ndarray) -> Tensor:
-        return torch.as_tensor(which, device=self.x.device)[:, None]
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                result = scipy.optimize.least_squares(value, start, jac=vector.jacobian, **options)
+            result.interrupted = False
+        except KeyboardInterrupt:
+            result = OptimizeResult(
+                x=best,
+                cost=lowest,
+                success=False,
+                status=-99,
+                interrupted=True,
+                message="interrupted: the best point so far",
+            )
+    result.nfev, result.njev = vector.nfev, vector.njev
+    result.history = np.array(history).reshape(-1, 2)
+    result.x = pack.structure(pack.leaves(np.asarray(result.x, float)))
+    return result
 
 
-@dataclass
-class _End:
-    """One end of the brackets of several line searches: step, value and slope, (b,) each."""
+@contextmanager
+def watched(wanted: bool | None) -> Iterator[Callable[[float], None] | None]:
+    """Yield what is to be told every value: a bar of evaluations, or None where nobody watches."""
+    if wanted is None:
+        wanted = sys.stderr.isatty()
+    if not wanted:
+        yield None
+        return
+    from tqdm import tqdm
 
-    step: np.ndarray
-    f: np.ndarray
-    slope: np.ndarray
+    with tqdm(unit=" evaluations", leave=False, miniters=1) as bar:
+        lowest = math.inf
 
-    def where(self, chosen: np.ndarray, other: "_End") -> "_End":
-        """Return this end for the chosen members, the other for the rest."""
-        mine, others = (self.step, self.f, self.slope), (other.step, other.f, other.slope)
-        return _End(*(np.where(chosen, a, b) for a, b in zip(mine, others, strict=True)))
+        def watch(value: float) -> None:
+            nonlocal lowest
+            lowest = min(lowest, value)
+            bar.set_postfix_str(f"lowest {lowest:.8g}", refresh=False)
+            bar.update()
 
-    def __getitem__(self, chosen: np.ndarray) -> "_End":
-        return _End(self.step[chosen], self.f[chosen], self.slope[chosen])
-
-
-def _between(low: _End, high: _End) -> np.ndarray:
-    """Next step: the minimum of the cubic through the bracket's ends, well inside; or farther out."""
-    with np.errstate(all="ignore"):
-        width = high.step - low.step
-        mean = low.slope + high.slope - 3 * (high.f - low.f) / width
-        root = np.sign(width) * np.sqrt(np.maximum(mean**2 - low.slope * high.slope, 0.0))
-        share = 1 - (high.slope + root - mean) / (high.slope - low.slope + 2 * root)
-        share = np.clip(np.where(np.isfinite(share), share, 0.5), 0.1, 0.9)
-        return np.where(np.isfinite(high.step), low.step + share * width, 4 * low.step)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def inverse_root(metric: Tensor) -> Tensor:
-    """Matrices T (b, n, n) with T T' the inverse of `metric`; what nothing constrains stays bounded."""
-    diagonal = metric.diagonal(dim1=-2, dim2=-1)
-    # What does not act at all stays where it is.
-    scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
-    values, vectors = torch.linalg.eigh(metric * scale[..., :, None] * scale[..., None, :])
-    values = torch.maximum(values, values[..., -1:] * 1e-12)
-    return scale[..., :, None] * vectors * values.rsqrt()[..., None, :]
+        yield watch

@@ -37,11 +37,11 @@ from results_page import RESULTS, machine, machine_text, table, write_section
 
 from ooftorch import descent, zernike
 from ooftorch import telescope as telescopes
+from ooftorch.bfgs import bfgs
 from ooftorch.device import OO
 from ooftorch.farfield import DirectTransform
 from ooftorch.layout import Parameter
 from ooftorch.likelihood import Gaussian
-from ooftorch.minimize import bfgs
 from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.posterior import Data, Posterior
 
