@@ -1,14 +1,15 @@
-"""Pictures of a fit: the aperture, and the beams with what the model makes of them.
+"""Pictures: the aperture of a fit, the beams with what the model makes of them, and how minimisers converge.
 
 The only module that needs matplotlib. Figures are built without pyplot: nothing global changes, and no
-display is needed. Everything comes from a `FitResult`, so one read back from its file draws the same.
+display is needed. What is drawn of a fit comes from its `FitResult`, so one read back from its file draws the
+same.
 """
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,10 +22,11 @@ from ooftorch.io.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.collections import Collection
+    from scipy.optimize import OptimizeResult
 
     from ooftorch.result import Aperture, FitResult, MapFit
 
-__all__ = ["plot_aperture", "plot_beams", "save"]
+__all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
 
 # Both are safe for colour-blind eyes. Of the signed one white is zero and red positive.
 _SIGNED, _POWER = "RdBu_r", "viridis"
@@ -270,6 +272,63 @@ def _steps(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _sky_unit(maps: "Sequence[MapFit]") -> tuple[float, str]:
     widest = max(float(np.nanmax(np.abs([m.x, m.y]))) for m in maps)
     return (_ARCSEC, "arcsec") if widest < 3600 * _ARCSEC else (1e-3, "mrad")
+
+
+# ------------------------------------------------------------------------------------- convergence
+
+
+def plot_convergence(
+    result: "OptimizeResult | Mapping[str, OptimizeResult]", ax: Axes | None = None
+) -> Figure:
+    """Draw how far above the lowest value found a minimiser was, against evaluations, on a log axis.
+
+    The best value so far is drawn, for line searches and global methods also try what is worse. Several
+    results share the lowest value of all, so they should be of the same function; where the longest took ten
+    times as many evaluations as the shortest, evaluations are on a log axis, too. A line that leaves the
+    picture at the bottom has found that lowest value.
+
+    Parameters
+    ----------
+    result : OptimizeResult, or mapping of str to OptimizeResult
+        Of `ooftorch.minimize` or `least_squares`; several by the names to be shown.
+    ax : Axes, optional
+        Where to draw; a new figure when not given.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    InputError
+        If there is no result, one has no history, or no value is finite.
+    """
+    alone = hasattr(result, "x")
+    results: dict[str, Any] = {getattr(result, "method", ""): result} if alone else dict(result)
+    for name, one in results.items():
+        if not len(getattr(one, "history", ())):
+            raise InputError(f"{name or 'the result'} has no history; results of ooftorch.minimize have one")
+    best = {name: np.fmin.accumulate(one.history[:, 1]) for name, one in results.items()}
+    finite = [values[np.isfinite(values)] for values in best.values()]
+    if not any(map(len, finite)):
+        raise InputError("nothing to draw: there is no finite value")
+    lowest = min(values.min() for values in finite if len(values))
+    if ax is None:
+        ax = Figure(figsize=(7.5, 5.0), layout="constrained").subplots()
+    for name, values in best.items():
+        ax.step(np.arange(1, len(values) + 1), values - lowest, where="post", label=name)
+    # Zeros are below the picture.
+    ax.set_yscale("log", nonpositive="clip")
+    lengths = [len(values) for values in best.values()]
+    if max(lengths) >= 10 * min(lengths):
+        ax.set_xscale("log")
+    ax.set(xlabel="evaluations", ylabel=f"best value so far, above the lowest, {lowest:.7g}")
+    ax.grid(alpha=0.3)
+    if alone:
+        ax.set_title(next(iter(best)))
+    else:
+        ax.legend()
+    return cast(Figure, ax.figure)
 
 
 # ------------------------------------------------------------------------------------------ common

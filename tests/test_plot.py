@@ -6,9 +6,10 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.optimize import OptimizeResult
 
 from ooftorch.errors import InputError
-from ooftorch.plot import plot_aperture, plot_beams, save
+from ooftorch.plot import plot_aperture, plot_beams, plot_convergence, save
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 
 RADIUS, WAVELENGTH = 10.0, 4e-3 * np.pi  # 1000 um of half-path per radian
@@ -321,6 +322,107 @@ def test_maps_without_noise_and_wide_ones():
     assert drawn(residual).norm.vmax == pytest.approx(100 * 20 * NOISE / PEAK, rel=0.1)
 
 
+# ------------------------------------------------------------------------------------- convergence
+
+
+def run(*values, method="BFGS"):
+    """A result whose evaluations gave these values, in seconds that are no matter."""
+    seconds = 0.1 * np.arange(len(values))
+    return OptimizeResult(x=0.0, method=method, history=np.stack([seconds, np.array(values, float)], 1))
+
+
+def curves(figure):
+    return {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+
+
+def test_convergence_is_the_best_so_far_above_the_lowest():
+    figure = plot_convergence(run(105.0, 7.0, 50.0, 5.5, 6.0, 5.0, 9.0))
+    (curve,) = curves(figure).values()
+    assert curve[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert curve[:, 1] == pytest.approx([100, 2, 2, 0.5, 0.5, 0, 0])
+    ax = figure.axes[0]
+    assert (ax.get_yscale(), ax.get_xscale()) == ("log", "linear")
+    assert (ax.get_xlabel(), ax.get_title()) == ("evaluations", "BFGS")
+    assert ax.get_ylabel().endswith("lowest, 5")
+    assert ax.get_legend() is None
+
+
+def test_several_share_the_lowest_of_all():
+    figure = plot_convergence({"one": run(11.0, 2.0, 1.5), "two": run(11.0, 5.0, 1.0)})
+    found = curves(figure)
+    assert found["one"][:, 1] == pytest.approx([10, 1, 0.5])
+    assert found["two"][:, 1] == pytest.approx([10, 4, 0])
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+    assert ax.get_title() == ""
+    assert ax.get_xscale() == "linear"
+    # One of very many evaluations would leave the others no room.
+    long = plot_convergence({"one": run(11.0, 2.0, 1.5), "two": run(*np.linspace(11, 1, 30))})
+    assert long.axes[0].get_xscale() == "log"
+
+
+def test_the_curve_that_finds_the_lowest_leaves_at_the_bottom():
+    # Newton's method on a parabola: 100, and there.
+    figure = plot_convergence({"newton": run(100.0, 0.0), "descent": run(100.0, 10.0, 1.0, 0.1)})
+    picture = Picture(figure)
+    ax = figure.axes[0]
+    low, high = ax.get_ylim()
+    assert 0.001 < low < 0.1
+    assert 100 < high < 1000
+    # Straight down, in the first colour.
+    column, top = ax.transData.transform((2, 9.0))  # below it the other curve is elsewhere
+    _, bottom = ax.transData.transform((2, low * 1.05))
+    rows = picture.pixels.shape[0] - 1 - np.linspace(bottom, top, 50).astype(int)
+    near = picture.pixels[rows, int(column) - 1 : int(column) + 2]
+    assert (np.abs(near - matplotlib.colors.to_rgb("C0")).max(-1).min(-1) < 0.2).mean() > 0.9
+
+
+def test_values_that_are_not_finite_are_left_out():
+    figure = plot_convergence(run(np.nan, np.inf, 8.0, np.nan, 3.0, np.inf, 2.0))
+    ((_, gap),) = [c.T for c in curves(figure).values()]
+    assert np.isnan(gap[0])
+    assert gap[1:] == pytest.approx([np.inf, 6, 6, 1, 1, 0])
+    assert figure.axes[0].get_ylim()[1] < 100
+    Picture(figure)
+
+
+def test_convergence_in_the_users_own_axes():
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot_convergence(run(2.0, 1.0), right) is figure
+    assert len(right.lines) == 1
+    assert not left.lines
+
+
+def test_the_histories_of_the_package_are_drawn():
+    import torch
+
+    from ooftorch import least_squares, minimize
+
+    start = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    one = minimize(lambda x: x.square().sum(), start, method="CG")
+    other = least_squares(lambda x: x.sum(), start)
+    assert plot_convergence(one).axes[0].get_title() == "cg"
+    found = curves(plot_convergence({"cg": one, "trf": other}))
+    assert len(found["cg"]) == one.nfev
+    assert (found["cg"][0, 1], found["trf"][0, 1]) == pytest.approx((5.0, 4.5))
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (OptimizeResult(x=1.0, fun=2.0), "the result has no history"),
+        ({"mine": OptimizeResult(x=1.0, fun=2.0)}, "mine has no history"),
+        (run(), "BFGS has no history"),
+        (run(np.nan, np.inf), "no finite value"),
+        ({}, "nothing to draw"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(result, said):
+    with pytest.raises(InputError, match=said):
+        plot_convergence(result)
+
+
 # -------------------------------------------------------------------------------------------- files
 
 
@@ -349,5 +451,6 @@ def test_nothing_global_is_touched():
     before = dict(matplotlib.rcParams)
     plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x, n=11)))
     plot_beams(fit_result([beam_map(0.0, *column_by_column())]))
+    plot_convergence(run(2.0, 1.0))
     assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == []
