@@ -210,8 +210,8 @@ def section(found: dict) -> str:
             f"{normal:.2f} on normal noise and {own:.2f} on Cauchy noise, so error bars are about "
             f"{50 * (normal - 1):.0f} and {50 * (own - 1):.0f} % too small. With four times the samples of "
             f"half the S/N, the same information in all, it is {normal_4:.2f} and {own_4:.2f}. On Cauchy "
-            f"noise {lost['lost']} of {lost['fits']} fits end in a false minimum: single samples far above "
-            "the peak mislead the place from which a fit starts."
+            f"noise, which throws single samples far above the peak, {lost['lost']} of {lost['fits']} fits "
+            "end in a false minimum."
         )
     return "\n\n".join(parts)
 

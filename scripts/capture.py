@@ -1,7 +1,7 @@
 """Capture range: how many random surfaces are found again, against their rms; writes scripts/results/.
 
     python scripts/capture.py            everything, some twenty minutes on two cores
-    python scripts/capture.py --quick    a few surfaces of 2 and 3 rad only, to see that it runs; writes nothing
+    python scripts/capture.py --quick    a few surfaces of 2 and 3 rad, to see that it runs; writes nothing
 
 "Plain BFGS" is the search of the paper: SciPy's BFGS from a perfect dish, all coefficients at once and as
 they are, radians. The rest is made easy for it: our objective and exact gradients, width of the illumination
