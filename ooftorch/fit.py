@@ -1,7 +1,7 @@
 """From observations to surfaces: Zernike orders one after the other, then the error bars.
 
-Each order starts from the result of the one below. The last one starts once more from the perfect dish:
-the objective has several optima, and the two starts fail on different surfaces; the better end is kept.
+Each order starts from the result of the one below. The last one starts once more from the perfect dish, and
+from other surfaces until two starts lead to the lowest end: the objective has several optima.
 Observations of the same shape are fitted side by side, a single one as a batch of one. `descent` has the way
 down, `prepare` what precedes it.
 """
@@ -35,7 +35,7 @@ __all__ = ["Progress", "fit", "fit_many"]
 
 # Distance to the minimum, in standard deviations, at which the end counts as converged.
 _CONVERGED = 0.01
-# Memory for the observations fitted side by side, with one start each; a search has up to four at once.
+# Memory for the observations fitted side by side, with one start each; a search has two at once.
 _BATCH_BYTES = 2.5e8
 
 

@@ -144,7 +144,7 @@ class VectorFunction:
         every = tuple(range(len(leaves)))
         with warnings.catch_warnings():
             # Forward mode loads parts of torch that warn of their own age.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", r".*torch\.jit", DeprecationWarning)
             blocks = transform(lambda *tensors: self._call(tensors), every)(*leaves)
         return torch.cat([b.detach().cpu().double().reshape(m, -1) for b in blocks], 1).numpy()
 

@@ -124,7 +124,7 @@ def steady(m: "BeamMap", values: np.ndarray) -> np.ndarray:
 
 
 def levels(maps: "tuple[BeamMap, ...]") -> tuple[float, list[float]]:
-    """Largest excursion from the baseline in any map, and each map's baseline (median of its border)."""
+    """Largest excursion from the baseline in any map, glitches aside; and the baseline of each map."""
     baselines, peak = [], 0.0
     for m in maps:
         x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]

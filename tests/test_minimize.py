@@ -36,9 +36,6 @@ from ooftorch import methods
 from ooftorch.errors import InputError
 from ooftorch.objective import Objective
 
-# SciPy of a constraint in a dict, whose Hessian it estimates, when that is linear.
-pytestmark = pytest.mark.filterwarnings("ignore:delta_grad == 0.0:UserWarning")
-
 driver = importlib.import_module("ooftorch.minimize")  # the function of that name hides it
 DOUBLE = torch.float64
 CUDA = pytest.param(
@@ -71,6 +68,8 @@ def test_no_pair_of_method_and_problem_is_without_an_entry():
     assert named <= pairs
 
 
+# SciPy says so of a constraint in a dict, whose Hessian it estimates, when that is linear.
+@pytest.mark.filterwarnings("ignore:delta_grad == 0.0:UserWarning")
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("method", OPTIONS)
 def test_method_on_problem(method, name):
@@ -553,6 +552,7 @@ def test_a_constraint_has_the_hessian_of_its_weighted_sum():
     np.testing.assert_allclose(vector.hessian(x, v), right)
 
 
+@pytest.mark.filterwarnings("ignore:delta_grad == 0.0:UserWarning")
 @pytest.mark.parametrize("method", ["slsqp", "trust-constr", "cobyqa"])
 def test_constraints_of_a_dict_of_tensors(method):
     """Nearest point of the plane a + b = 1 to the origin, and an inequality that does not matter."""
