@@ -9,59 +9,44 @@ From maps of a bright source taken in and out of focus, power alone, to the shap
 """
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ooftorch.fit import fit as fit
-    from ooftorch.fit import fit_many as fit_many
-    from ooftorch.minimize import least_squares as least_squares
-    from ooftorch.minimize import minimize as minimize
-    from ooftorch.report import report as report
-    from ooftorch.resample import resample as resample
-    from ooftorch.simulate import simulate as simulate
+    from ooftorch.fitting.bootstrap import resample as resample
+    from ooftorch.fitting.fitter import fit as fit
+    from ooftorch.fitting.fitter import fit_many as fit_many
+    from ooftorch.optim.minimizer import least_squares as least_squares
+    from ooftorch.optim.minimizer import minimize as minimize
+    from ooftorch.reporting.text import report as report
+    from ooftorch.simulation.simulator import simulate as simulate
 
 __version__ = "0.1.0"
 
 # Loaded when first used: importing the package must not cost the seconds that torch takes.
 _HOMES = {
     "BeamMap": "observation",
-    "BeamModel": "model",
+    "BeamModel": "optics.model",
     "FitResult": "result",
     "InputError": "errors",
-    "Noise": "noise",
+    "Noise": "simulation.noise",
     "Observation": "observation",
     "OO": "device",
-    "ScipyOptimizer": "optimizer",
-    "Receiver": "receiver",
-    "Simulator": "simulate",
-    "Telescope": "telescope",
-    "fit": "fit",
-    "fit_many": "fit",
-    "least_squares": "minimize",
-    "minimize": "minimize",
+    "ScipyOptimizer": "optim.scipy_optimizer",
+    "Receiver": "optics.receiver",
+    "Simulator": "simulation.simulator",
+    "Telescope": "optics.telescope",
+    "fit": "fitting.fitter",
+    "fit_many": "fitting.fitter",
+    "least_squares": "optim.minimizer",
+    "minimize": "optim.minimizer",
     "read": "io",
-    "report": "report",
-    "resample": "resample",
-    "simulate": "simulate",
+    "report": "reporting.text",
+    "resample": "fitting.bootstrap",
+    "simulate": "simulation.simulator",
     "write": "io",
 }
 
 __all__ = ["__version__", *_HOMES]
-
-
-class _Package(types.ModuleType):
-    """The package, in which a function wins over the module of the same name that holds it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # Importing the module ooftorch.fit would bind it here as "fit" and hide the function.
-        if name in _HOMES and isinstance(value, types.ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str):

@@ -1,5 +1,5 @@
 """`python -m ooftorch` is the `ooftorch` command."""
 
-from ooftorch.cli import main
+from ooftorch.cli.command import main
 
 main()

@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.receiver import Receiver
+from ooftorch.optics.receiver import Receiver
 from ooftorch.truth import Truth
+from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["MIN_SAMPLES", "SPEED_OF_LIGHT", "BeamMap", "Observation"]
-
-SPEED_OF_LIGHT = 299792458.0
-"""Metres per second, exact."""
+__all__ = ["MIN_SAMPLES", "BeamMap", "Observation"]
 
 MIN_SAMPLES = 10
 """The fewest valid samples that make a map."""

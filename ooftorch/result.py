@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ooftorch import zernike
+from ooftorch.optics import zernike
 
 if TYPE_CHECKING:
     from ooftorch.truth import Truth

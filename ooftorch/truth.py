@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ooftorch import zernike
+from ooftorch.optics import zernike
 
 if TYPE_CHECKING:
     from ooftorch.result import FitResult

@@ -26,12 +26,12 @@ import torch
 from results_page import run, table
 
 import ooftorch
-from ooftorch import zernike
-from ooftorch.layout import Parameter
-from ooftorch.likelihood import Gaussian
-from ooftorch.model import BeamModel, MapGeometry
+from ooftorch.fitting.likelihood import Gaussian
+from ooftorch.fitting.posterior import Data, Posterior
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.posterior import Data, Posterior
+from ooftorch.optics import telescope, zernike
+from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.parameters import Parameter
 
 TELESCOPE = "paper"
 MULTIPLICATIVE = 0.05
@@ -80,9 +80,7 @@ class Setup:
         self.wavelength, self.dz = wavelength, dz
         self.clean = self._block(self.simulator(ooftorch.Noise()).observe())
         self.maps = [MapGeometry(m.dz, m.x, m.y) for m in self.clean.maps]
-        self.model = BeamModel(
-            ooftorch.telescope.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS
-        )
+        self.model = BeamModel(telescope.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
         layout = self.model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
         self.model.adopt(layout)
         self.layout = layout

@@ -35,15 +35,16 @@ import scipy.optimize
 import torch
 from results_page import RESULTS, machine, machine_text, table, write_section
 
-from ooftorch import descent, zernike
-from ooftorch import telescope as telescopes
-from ooftorch.bfgs import bfgs
 from ooftorch.device import OO
-from ooftorch.farfield import DirectTransform
-from ooftorch.layout import Parameter
-from ooftorch.likelihood import Gaussian
-from ooftorch.model import BeamModel, MapGeometry
-from ooftorch.posterior import Data, Posterior
+from ooftorch.fitting import descent
+from ooftorch.fitting.likelihood import Gaussian
+from ooftorch.fitting.posterior import Data, Posterior
+from ooftorch.optics import telescope as telescopes
+from ooftorch.optics import zernike
+from ooftorch.optics.farfield import DirectTransform
+from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.parameters import Parameter
+from ooftorch.optim.bfgs import bfgs
 
 README = Path(__file__).parent.parent / "README.md"
 WAVELENGTH, SIGMA, DZ = 1.1e-3, 0.72, (0.0, -0.05, 0.05)

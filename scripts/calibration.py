@@ -18,10 +18,11 @@ import numpy as np
 from results_page import run, table
 
 import ooftorch
-from ooftorch import surface, zernike
-from ooftorch.layout import default_layout
 from ooftorch.observation import Observation
+from ooftorch.optics import zernike
+from ooftorch.optics.parameters import default_layout
 from ooftorch.result import FitResult
+from ooftorch.simulation import surfaces as surface
 
 ORDER, WAVELENGTH, DZ = 5, 9.37e-3, (-0.022, 0.0, 0.022)
 NAMES = [zernike.name(k) for k in range(1, zernike.n_terms(ORDER))]

@@ -18,13 +18,15 @@ import scipy.optimize
 from results_page import run, table
 
 import ooftorch
-from ooftorch import descent, prepare, surface, zernike
-from ooftorch import telescope as telescopes
-from ooftorch.layout import Parameter
-from ooftorch.likelihood import Cauchy, Gaussian, Likelihood
-from ooftorch.model import BeamModel, MapGeometry
+from ooftorch.fitting import descent, prepare
+from ooftorch.fitting.likelihood import Cauchy, Gaussian, Likelihood
+from ooftorch.fitting.posterior import Data, Posterior
 from ooftorch.observation import Observation
-from ooftorch.posterior import Data, Posterior
+from ooftorch.optics import telescope as telescopes
+from ooftorch.optics import zernike
+from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.parameters import Parameter
+from ooftorch.simulation import surfaces as surface
 
 TELESCOPE, WAVELENGTH, DZ = "effelsberg", 9.37e-3, (-0.022, 0.0, 0.022)
 REACH, STEP = 6.0, 0.375  # 33 x 33 samples

@@ -16,8 +16,8 @@ from capture import ORDER, PIXELS, SNR, observe, simulator
 from results_page import run, table
 
 import ooftorch
-from ooftorch.likelihood import Cauchy
-from ooftorch.noise import glitch_sizes
+from ooftorch.fitting.likelihood import Cauchy
+from ooftorch.simulation.noise import glitch_sizes
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.10)
 LIKELIHOODS = ("gaussian", "cauchy")

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ooftorch import Noise, Simulator, write
-from ooftorch.observation import SPEED_OF_LIGHT, BeamMap
+from ooftorch.observation import BeamMap
+from ooftorch.units import SPEED_OF_LIGHT
 
 SEED = 20261121
 

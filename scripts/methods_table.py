@@ -28,8 +28,8 @@ from problems import LOCAL, LOOSE, PROBLEMS, SEARCH_A_BOX, Counted, Problem, by_
 from results_page import RESULTS, machine, machine_text, table
 from scipy.optimize import OptimizeResult
 
-from ooftorch import methods
 from ooftorch.errors import InputError
+from ooftorch.optim import methods
 
 sys.path.insert(0, str(Path(__file__).parent / "examples"))
 

@@ -18,11 +18,12 @@ import numpy as np
 from results_page import run, table
 
 import ooftorch
-from ooftorch import illumination, surface, telescope
-from ooftorch.noise import Noise
 from ooftorch.observation import Observation
-from ooftorch.report import verdict
-from ooftorch.telescope import Telescope
+from ooftorch.optics import illumination, telescope
+from ooftorch.optics.telescope import Telescope
+from ooftorch.reporting.text import verdict
+from ooftorch.simulation import surfaces as surface
+from ooftorch.simulation.noise import Noise
 
 ORDER, RMS, SNR, WAVELENGTH, DZ = 5, 0.5, 300.0, 9.37e-3, (-0.022, 0.0, 0.022)
 SCOPE = telescope.load("effelsberg")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, NonlinearConstraint, brentq
 
 import ooftorch
-from ooftorch import methods
+from ooftorch.optim import methods
 
 Array = NDArray[np.float64]
 

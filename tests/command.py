@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ooftorch.cli import main
+from ooftorch.cli.command import main
 
 
 class Ran(NamedTuple):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ooftorch import telescope, zernike
-from ooftorch.model import BeamModel, MapGeometry
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.optics import telescope, zernike
+from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.receiver import Receiver
 
 WAVELENGTH = 1.1e-3
 

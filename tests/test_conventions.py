@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ooftorch import farfield, reference, telescope, zernike
-from ooftorch.model import BeamModel, MapGeometry
+from ooftorch import reference
+from ooftorch.optics import farfield, telescope, zernike
+from ooftorch.optics.model import BeamModel, MapGeometry
 
 WAVELENGTH = 3e-3
 K = 2 * np.pi / WAVELENGTH

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ooftorch import telescope
 from ooftorch.device import OO
 from ooftorch.errors import InputError
-from ooftorch.model import BeamModel, MapGeometry
+from ooftorch.optics import telescope
+from ooftorch.optics.model import BeamModel, MapGeometry
 
 HAS_CUDA = torch.cuda.is_available()
 NEEDS_CUDA = pytest.mark.skipif(not HAS_CUDA, reason="torch sees no CUDA device here")

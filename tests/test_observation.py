@@ -7,7 +7,7 @@ import pytest
 
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.optics.receiver import Receiver
 
 
 def beam_map(dz, n=20, **changed):

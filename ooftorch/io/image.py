@@ -10,7 +10,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.io.fitsfile import (
+from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
     description,
     exact_card,
@@ -22,9 +22,9 @@ from ooftorch.io.fitsfile import (
     stated_receiver,
     wavelength,
 )
-from ooftorch.io.truth import PHASE
+from ooftorch.io.truth_hdus import PHASE
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.optics.receiver import Receiver
 
 __all__ = ["image_hdus", "map_hdus", "read_image", "read_images", "sky_sign"]
 

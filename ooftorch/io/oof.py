@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 
 from ooftorch.errors import InputError
-from ooftorch.io.fitsfile import (
+from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
     angles,
     column,
@@ -29,7 +29,7 @@ from ooftorch.io.fitsfile import (
     wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.optics.receiver import Receiver
 
 __all__ = ["COLUMNS", "oof_hdus", "read_oof"]
 

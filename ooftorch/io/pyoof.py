@@ -7,7 +7,7 @@ from typing import Any
 from astropy.io import fits
 
 from ooftorch.errors import InputError
-from ooftorch.io.fitsfile import (
+from ooftorch.io.fits_tools import (
     UNKNOWN_ELEVATION,
     angles,
     column,
@@ -22,7 +22,7 @@ from ooftorch.io.fitsfile import (
     wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.optics.receiver import Receiver
 
 __all__ = ["COLUMNS", "pyoof_hdus", "read_pyoof"]
 

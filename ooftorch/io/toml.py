@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.io.fitsfile import NO_TELESCOPE, header_text, is_fits, open_fits, wavelength
+from ooftorch.io.fits_tools import NO_TELESCOPE, header_text, is_fits, open_fits, wavelength
 from ooftorch.io.grasp import is_grasp, parse_grasp
 from ooftorch.io.image import image_hdus, read_image, sky_sign
 from ooftorch.io.text import parse_text, read_text
-from ooftorch.observation import SPEED_OF_LIGHT, BeamMap, Observation
-from ooftorch.receiver import Receiver
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics.receiver import Receiver
+from ooftorch.units import SPEED_OF_LIGHT
 
 __all__ = ["read_toml"]
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ooftorch import minimize
-from ooftorch.plot import plot_convergence, save
+from ooftorch.reporting.plot import plot_convergence, save
 
 # Latitude and longitude, degrees.
 CITIES = {

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ooftorch import minimize
-from ooftorch.plot import save
+from ooftorch.reporting.plot import save
 
 TRUTH = {"intercept": 1.0, "slope": -0.4, "log_sigma": math.log(0.3)}
 START = {name: torch.zeros((), dtype=torch.float64) for name in TRUTH}

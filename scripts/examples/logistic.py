@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ooftorch import ScipyOptimizer
-from ooftorch.plot import plot_convergence, save
+from ooftorch.reporting.plot import plot_convergence, save
 
 METHODS = {"CG": {"gtol": 1e-8}, "trust-ncg": {"gtol": 1e-8}}
 TRUTH = np.array([1.5, -2.0, 0.7, 0.0, 0.5])  # weights, and the bias

@@ -18,13 +18,15 @@ from scipy.optimize import OptimizeResult
 from torch import Tensor
 
 import ooftorch
-from ooftorch import Simulator, minimize, surface, telescope, zernike
-from ooftorch.layout import Parameter
-from ooftorch.likelihood import Gaussian
-from ooftorch.model import BeamModel, MapGeometry
-from ooftorch.noise import Noise
-from ooftorch.plot import plot_convergence, save
-from ooftorch.posterior import Data, Posterior
+from ooftorch import Simulator, minimize
+from ooftorch.fitting.likelihood import Gaussian
+from ooftorch.fitting.posterior import Data, Posterior
+from ooftorch.optics import telescope, zernike
+from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.parameters import Parameter
+from ooftorch.reporting.plot import plot_convergence, save
+from ooftorch.simulation import surfaces as surface
+from ooftorch.simulation.noise import Noise
 
 TELESCOPE, WAVELENGTH, ORDER, RMS = "paper", 1.1e-3, 5, 0.5
 

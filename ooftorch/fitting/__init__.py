@@ -1,0 +1,1 @@
+"""From observations to surfaces: likelihood, search and error bars."""

@@ -1,0 +1,116 @@
+"""Reading observations from files, by content, and writing them.
+
+Formats: FITS of the original OOF software and its Effelsberg variant, FITS of pyoof, FITS images, and an
+observation `.toml` that names text maps, GRASP grids or FITS images. FITS of the original software, of pyoof
+and of images can be written too, with the truth of a simulation beside the maps.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+
+from ooftorch.errors import InputError
+from ooftorch.files import whole_file
+from ooftorch.io import image, oof, pyoof
+from ooftorch.io.fits_tools import column_names, is_fits, open_fits
+from ooftorch.io.toml import read_toml
+from ooftorch.io.truth_hdus import read_truth, truth_hdus, truth_history
+from ooftorch.observation import Observation
+
+__all__ = ["read", "whole_file", "write"]
+
+_WRITERS = {"oof": oof.oof_hdus, "pyoof": pyoof.pyoof_hdus, "image": image.map_hdus}
+
+
+def read(path: str | os.PathLike[str]) -> Observation:
+    """Read an observation, recognising the format by content and never by name.
+
+    Parameters
+    ----------
+    path : str or Path
+        A FITS file of any supported layout, or an observation `.toml`.
+
+    Returns
+    -------
+    Observation
+        Checked (`Observation.check`), its maps sorted by dz.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is none of the supported kinds, or holds nothing that can be fitted;
+        one line that names the file.
+    """
+    path = Path(path)
+    observation = _read_fits(path) if is_fits(path) else read_toml(path)
+    observation.check()
+    return observation
+
+
+def write(
+    observation: Observation, path: str | os.PathLike[str], overwrite: bool = False, layout: str = "oof"
+) -> None:
+    """Write an observation as a FITS file that `read` reads, with its truth if it has one.
+
+    All layouts keep powers and focus offsets bit for bit; what else each keeps, `io.oof`, `io.pyoof` and
+    `io.image` say. Notes and true values stand in HISTORY. The truth itself is in the last three HDUs: the
+    original software takes every extension for a map, and needs them removed. There is no time stamp: the
+    same observation gives the same bytes.
+
+    Parameters
+    ----------
+    observation : Observation
+    path : str or Path
+    overwrite : bool
+        Replace a file that is already there.
+    layout : {"oof", "pyoof", "image"}
+
+    Raises
+    ------
+    InputError
+        If the layout is not known or cannot hold the observation, the observation fails its check, a text in
+        it does not fit a FITS header, the file exists and `overwrite` is false, or it cannot be written.
+    """
+    if layout not in _WRITERS:
+        raise InputError(f"layout {layout!r}; known are {', '.join(_WRITERS)}")
+    observation.check()
+    truth = observation.truth
+    try:
+        hdus = _WRITERS[layout](observation)
+        for line in (*observation.notes, *([] if truth is None else truth_history(truth))):
+            hdus[0].header.add_history(line)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: a text of this observation does not fit a FITS header: {error}") from None
+    hdus += [] if truth is None else truth_hdus(truth)
+    with whole_file(path, overwrite) as partial:
+        fits.HDUList(hdus).writeto(partial)
+
+
+def _read_fits(path: Path) -> Observation:
+    hdus = open_fits(path)
+    return replace(_read_maps(path, hdus), truth=read_truth(hdus, path))
+
+
+def _read_maps(path: Path, hdus: list[Any]) -> Observation:
+    if "OOFFIT" in hdus[0].header:
+        raise InputError(
+            f"{path} is the result of a fit; give the beam maps, or draw it with `ooftorch plot`"
+        )
+    named = [(number, hdu, set(column_names(hdu))) for number, hdu in enumerate(hdus)]
+    for layout, reader in ((oof.COLUMNS, oof.read_oof), (pyoof.COLUMNS, pyoof.read_pyoof)):
+        # One column is enough to know the layout; the reader says which are missing.
+        tables = [(number, hdu) for number, hdu, names in named if names.intersection(layout)]
+        if tables:
+            return reader(path, hdus[0].header, tables)
+    if image.image_hdus(hdus):
+        return image.read_images(path, hdus)
+    columns = [f"HDU {number}: {', '.join(sorted(names))}" for number, _, names in named if names]
+    raise InputError(
+        f"{path}: no beam maps ({'; '.join(columns) or 'no tables and no images'}); expected tables with "
+        f"{', '.join(oof.COLUMNS)}, tables with {', '.join(pyoof.COLUMNS)}, or images with DZ"
+    )

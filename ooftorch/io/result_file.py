@@ -1,0 +1,312 @@
+"""fit.fits: a `FitResult` as a FITS file, and back, every number exactly.
+
+Primary header
+    ======== ==== ===============================================================================
+    OOFFIT        layout of this file, 1
+    ORIGIN        "ooftorch"
+    CREATOR       program and version
+    INPUT         file of the observation
+    TELESCOP      telescope
+    OBJECT        source
+    DATE-OBS      date, as the observation has it
+    WAVELEN  m    wavelength
+    LIKELIHD      likelihood
+    ILLUM         illumination model
+    ORDER         highest Zernike order
+    CONVERGD      whether the fit converged
+    MESSAGE       why it ended
+    OBJECTIV      negative log-posterior, natural units
+    CHI2RED       chi-squared per degree of freedom
+    NDATA         valid samples
+    NMISSING      samples never observed
+    NFREE         free parameters
+    NEVAL         evaluations of value and gradient
+    SECONDS  s    wall time of the fit
+    RADIUS   m    of the dish
+    NMAPS         number of maps
+    NNOTES        number of notes
+    NOTE1 ...     what was assumed on the way; also in HISTORY
+    PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
+    SURFRMS  m    rms half-path error (not read back)
+    RUZE          Ruze efficiency (not read back)
+    ======== ==== ===============================================================================
+
+    A number that is not finite is text: 'nan'. Characters that FITS has not are written as Python escapes.
+
+Extensions
+    PARAMETERS
+        NAME, VALUE, SIGMA, UNIT (of value and sigma), FREE; a row per parameter.
+    COVARIANCE
+        Image; of the free parameters, named PAR1, PAR2, ... in its header.
+    ORDERS
+        ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per Zernike order.
+    APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
+        Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
+        Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
+        of each pixel; surface error along the normal over half-path error (absent where not known).
+    APERTURE_AXIS
+        X (m): the pixel centres, which the WCS gives to rounding.
+    MAP_0, MAP_1, ...
+        X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, RESIDUAL (data's units; NaN: never
+        observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
+    TRUTH, TRUTH_PHASE, TRUTH_AXIS
+        What a simulation put into the maps: see `io.truth`. Absent where nobody knows.
+"""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from ooftorch import __version__
+from ooftorch.errors import InputError
+from ooftorch.files import whole_file
+from ooftorch.io.fits_tools import (
+    aperture_axis,
+    aperture_image,
+    escaped,
+    exact_card,
+    is_fits,
+    native,
+    open_fits,
+    plain,
+    table,
+    text_column,
+)
+from ooftorch.io.truth_hdus import read_truth, truth_hdus
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.truth import Truth
+
+__all__ = ["read_fit", "write_fit"]
+
+_LAYOUT = 1
+
+# Header key, and of numbers the comment, of the fields that are one text or number, by type. A text may
+# need the whole card.
+_TEXT = {
+    "input": "INPUT",
+    "telescope": "TELESCOP",
+    "object": "OBJECT",
+    "date_obs": "DATE-OBS",
+    "likelihood": "LIKELIHD",
+    "illumination": "ILLUM",
+    "message": "MESSAGE",
+}
+_FLOAT = {
+    "wavelength": ("WAVELEN", "[m] wavelength"),
+    "objective": ("OBJECTIV", "negative log-posterior"),
+    "chi2_reduced": ("CHI2RED", "chi-squared per degree of freedom"),
+    "seconds": ("SECONDS", "[s] wall time of the fit"),
+}
+_INT = {
+    "order": ("ORDER", "highest Zernike order"),
+    "n_data": ("NDATA", "valid samples"),
+    "n_missing": ("NMISSING", "samples never observed"),
+    "n_free": ("NFREE", "free parameters"),
+    "n_eval": ("NEVAL", "evaluations of value and gradient"),
+}
+_DERIVED = {
+    "phase_rms": ("PHASERMS", "[rad] rms phase, piston and tilt removed"),
+    "surface_rms": ("SURFRMS", "[m] rms half-path error"),
+    "ruze_efficiency": ("RUZE", "Ruze efficiency"),
+}
+# Column and its format of the fields of an order.
+_ORDERS = {
+    "order": ("ORDER", "K"),
+    "objective": ("OBJECTIV", "D"),
+    "chi2_reduced": ("CHI2RED", "D"),
+    "n_free": ("NFREE", "K"),
+    "n_eval": ("NEVAL", "K"),
+    "seconds": ("SECONDS", "D"),
+}
+# Image, unit and meaning of the fields of the aperture.
+_IMAGES = {
+    "phase": ("APERTURE_PHASE", "rad", "phase, piston and tilt removed"),
+    "amplitude": ("APERTURE_AMPLITUDE", "", "illumination over its peak"),
+    "open": ("APERTURE_OPEN", "", "open fraction of each pixel"),
+    "normal_factor": ("APERTURE_NORMAL_FACTOR", "", "normal error over half-path error"),
+}
+
+
+def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write a result, complete or not at all; the same result gives the same bytes.
+
+    Parameters
+    ----------
+    result : FitResult
+    path : str or Path
+    overwrite : bool
+        Replace a file that is already there.
+
+    Raises
+    ------
+    InputError
+        If the file exists and `overwrite` is false, or it cannot be written.
+    """
+    parameters = result.parameters
+    hdus = [
+        fits.PrimaryHDU(header=_primary_header(result)),
+        table(
+            "PARAMETERS",
+            [
+                text_column("NAME", [escaped(name) for name in parameters]),
+                fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
+                fits.Column("SIGMA", "D", array=np.array([p.sigma for p in parameters.values()])),
+                text_column("UNIT", [escaped(p.unit) for p in parameters.values()]),
+                fits.Column("FREE", "L", array=np.array([p.free for p in parameters.values()])),
+            ],
+        ),
+        _covariance(result),
+        table(
+            "ORDERS",
+            [
+                fits.Column(name, form, array=np.array([getattr(o, field) for o in result.orders]))
+                for field, (name, form) in _ORDERS.items()
+            ],
+        ),
+        *_aperture(result.aperture),
+        *(_map(m, i) for i, m in enumerate(result.maps)),
+        *([] if result.truth is None else truth_hdus(result.truth)),
+    ]
+    with whole_file(path, overwrite) as partial:
+        fits.HDUList(hdus).writeto(partial, output_verify="exception")
+
+
+def read_fit(path: str | os.PathLike[str]) -> FitResult:
+    """Read what `write_fit` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    FitResult
+        Equal to the one written in every field.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is not FITS or damaged, or it is not the result of a fit.
+    """
+    path = Path(path)
+    if not is_fits(path):
+        raise InputError(f"{path}: not a FITS file; expected the fit.fits of a fit")
+    hdus = open_fits(path)
+    header = hdus[0].header
+    if "OOFFIT" not in header:
+        raise InputError(f"{path}: not the result of a fit (no OOFFIT in its header); expected a fit.fits")
+    if header["OOFFIT"] != _LAYOUT:
+        raise InputError(
+            f"{path}: written by {header.get('CREATOR', 'another version')} in layout {header['OOFFIT']}, "
+            f"and this version reads {_LAYOUT}; use the version that wrote it"
+        )
+    try:
+        return _result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
+    except KeyError as error:
+        raise InputError(f"{path}: incomplete result of a fit ({error.args[0]}); fit again") from None
+
+
+def _result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> FitResult:
+    fields: dict[str, Any] = {name: plain(header[key]) for name, key in _TEXT.items()}
+    fields |= {name: float(header[key]) for name, (key, _) in _FLOAT.items()}
+    fields |= {name: header[key] for name, (key, _) in _INT.items()}
+    rows, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
+    columns = (rows[name].tolist() for name in ("NAME", "VALUE", "SIGMA", "UNIT", "FREE"))
+    order_columns = {field: orders[name].tolist() for field, (name, _) in _ORDERS.items()}
+    normal_factor = hdus.get(_IMAGES["normal_factor"][0])
+    return FitResult(
+        **fields,
+        converged=header["CONVERGD"],
+        parameters={
+            plain(name): Estimate(value, sigma, plain(unit), free)
+            for name, value, sigma, unit, free in zip(*columns, strict=True)
+        },
+        covariance=native(hdus["COVARIANCE"].data),
+        maps=tuple(_read_map(hdus[f"MAP_{i}"]) for i in range(header["NMAPS"])),
+        orders=tuple(
+            OrderFit(**dict(zip(order_columns, row, strict=True)))
+            for row in zip(*order_columns.values(), strict=True)
+        ),
+        aperture=Aperture(
+            axis=native(hdus["APERTURE_AXIS"].data["X"]),
+            phase=native(hdus["APERTURE_PHASE"].data),
+            amplitude=native(hdus["APERTURE_AMPLITUDE"].data),
+            open=native(hdus["APERTURE_OPEN"].data),
+            radius=float(header["RADIUS"]),
+            normal_factor=None if normal_factor is None else native(normal_factor.data),
+        ),
+        notes=tuple(plain(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
+        truth=truth,
+    )
+
+
+def _read_map(hdu: Any) -> MapFit:
+    x, y, data, model = (native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
+    dz, noise, offset = (float(hdu.header[key]) for key in ("DZ_M", "NOISE", "OFFSET"))
+    return MapFit(dz, x, y, data, model, noise, offset)
+
+
+# ------------------------------------------------------------------------------------------- parts
+
+
+def _primary_header(result: FitResult) -> fits.Header:
+    header = fits.Header()
+    header["OOFFIT"] = (_LAYOUT, "layout of this file: result of a fit")
+    header["ORIGIN"] = "ooftorch"
+    header["CREATOR"] = f"ooftorch {__version__}"
+    for name, key in _TEXT.items():
+        header[key] = escaped(getattr(result, name))
+    for name, (key, comment) in (_FLOAT | _DERIVED).items():
+        header.append(exact_card(key, getattr(result, name), comment))
+    for name, (key, comment) in _INT.items():
+        header[key] = (getattr(result, name), comment)
+    header["CONVERGD"] = (result.converged, "whether the fit converged")
+    header.append(exact_card("RADIUS", result.aperture.radius, "[m] of the dish"))
+    header["NMAPS"] = (len(result.maps), "number of maps")
+    header["NNOTES"] = (len(result.notes), "number of notes")
+    for i, note in enumerate(result.notes, 1):
+        header[f"NOTE{i}"] = escaped(note)
+    offsets = ", ".join(f"{1e3 * m.dz:+g}" for m in result.maps)
+    for line in (
+        f"ooftorch {__version__}: fit of {result.input}",
+        f"{len(result.maps)} maps, dz {offsets} mm",
+        f"Zernike orders 1 to {result.order} in turn, {result.likelihood} likelihood, "
+        f"{result.illumination} illumination",
+        f"{'converged' if result.converged else 'not converged'}: {result.message}",
+        *(f"note: {note}" for note in result.notes),
+    ):
+        for piece in textwrap.wrap(escaped(line), 72):
+            header.add_history(piece)
+    return header
+
+
+def _covariance(result: FitResult) -> Any:
+    hdu = fits.ImageHDU(result.covariance, name="COVARIANCE")
+    for i, name in enumerate(result.free_names, 1):
+        hdu.header[f"PAR{i}"] = (escaped(name), f"parameter of row and column {i}")
+    return hdu
+
+
+def _aperture(a: Aperture) -> list[Any]:
+    images = [
+        aperture_image(name, values, a.axis, unit, meaning)
+        for field, (name, unit, meaning) in _IMAGES.items()
+        if (values := getattr(a, field)) is not None
+    ]
+    return [*images, aperture_axis("APERTURE_AXIS", a.axis)]
+
+
+def _map(m: MapFit, number: int) -> Any:
+    columns = {"X": m.x, "Y": m.y, "DATA": m.data, "MODEL": m.model, "RESIDUAL": m.residual}
+    hdu = table(
+        f"MAP_{number}",
+        [fits.Column(n, "D", unit="rad" if n in "XY" else None, array=v) for n, v in columns.items()],
+    )
+    hdu.header.append(exact_card("DZ_M", m.dz, "[m] focus offset"))
+    hdu.header.append(exact_card("NOISE", m.noise, "standard error of a sample"))
+    hdu.header.append(exact_card("OFFSET", m.offset, "fitted baseline"))
+    return hdu

@@ -1,0 +1,1 @@
+"""The instrument: from parameters to the power that each sample of a beam map records."""

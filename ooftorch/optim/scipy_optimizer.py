@@ -1,0 +1,176 @@
+"""SciPy's minimisers as a torch optimiser, whose one step is a whole minimisation."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult
+from torch import Tensor, nn
+
+from ooftorch.errors import InputError
+from ooftorch.optim.minimizer import chosen, run, watched
+from ooftorch.optim.objective import Objective, Point
+
+__all__ = ["ScipyOptimizer"]
+
+Array = NDArray[np.float64]
+
+
+class ScipyOptimizer(torch.optim.Optimizer):
+    """Any method of `minimize` behind the interface of a torch optimiser.
+
+    Parameters
+    ----------
+    parameters : torch.nn.Module, or iterable of Tensor
+        What to optimise: all parameters of the module that require a gradient, or the given ones. Precisions
+        and devices may differ. One group, for one function is minimised over all of them.
+    method : str
+        As of `minimize`.
+    bounds, constraints, tol, callback, options, progress
+        As of `minimize`; tensors are a tuple in the order of the parameters.
+    **more
+        Options of the method one by one, beside `options`: gtol=1e-8, maxiter=100, ...
+
+    Attributes
+    ----------
+    result : scipy.optimize.OptimizeResult or None
+        Of the last step: see `minimize`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to optimise, a parameter is complex, or the method is not known.
+    """
+
+    def __init__(
+        self,
+        parameters: nn.Module | Iterable[Tensor],
+        method: str = "BFGS",
+        *,
+        bounds: Any = None,
+        constraints: Any = (),
+        tol: float | None = None,
+        callback: Callable | None = None,
+        options: dict[str, Any] | None = None,
+        progress: bool | None = None,
+        **more: Any,
+    ) -> None:
+        self._module = parameters if isinstance(parameters, nn.Module) else None
+        given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
+        listed = list(given)
+        if any(isinstance(p, dict) for p in listed):
+            raise InputError("parameters come in groups; one function is minimised over all: give one list")
+        wanted = [p for p in listed if p.requires_grad]
+        if not wanted:
+            raise InputError("no parameter requires a gradient; there is nothing to optimise")
+        super().__init__(wanted, {})
+        self._method = chosen(method, bounds, constraints)
+        self._setup = {"bounds": bounds, "constraints": constraints, "tol": tol, "callback": callback}
+        self._options, self._progress = {**(options or {}), **more}, progress
+        self.result: OptimizeResult | None = None
+
+    def step(self, closure: Callable[..., Tensor]) -> Tensor:  # type: ignore[override]
+        """Minimise, and leave the parameters at the minimum.
+
+        Parameters
+        ----------
+        closure : callable
+            Without arguments: returns the loss for the parameters as they are; it may call `backward`, as
+            other optimisers ask, unless the method uses the Hessian. With one argument, and a module given:
+            gets a function that does what the module does, for parameters in double precision (its floating
+            inputs are taken to double precision with them), and returns the loss.
+
+        Returns
+        -------
+        Tensor
+            The loss at the end, without a graph.
+
+        Raises
+        ------
+        InputError
+            If the closure does not return the loss, or calls `backward` where the method uses the Hessian.
+        """
+        parameters = self.param_groups[0]["params"]
+        with watched(self._progress) as watch:
+            given = inspect.signature(closure).parameters.values()
+            if any(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in given):
+                if self._module is None:
+                    raise InputError(
+                        "a closure with an argument needs the module: give it in place of its parameters"
+                    )
+                objective: Objective = _OfModule(self._module, closure, watch)
+            else:
+                objective = _InPlace(parameters, closure, watch)
+            self.result = run(objective, self._method, options=self._options, **self._setup)
+        with torch.no_grad():
+            for p, value in zip(parameters, self.result.x, strict=True):
+                p.copy_(value)
+                p.grad = None
+        return torch.as_tensor(self.result.fun, dtype=torch.float64)
+
+
+class _InPlace(Objective):
+    """A loss of parameters that are set in place before every evaluation."""
+
+    # A graph holds the parameters themselves and not what they were: one point at a time.
+    _kept = 1
+
+    def __init__(self, parameters: Sequence[Tensor], closure: Callable, watch: Callable | None) -> None:
+        super().__init__(closure, tuple(p.detach() for p in parameters), watch=watch)
+        self._parameters = list(parameters)
+
+    def _point(self, vector: Array) -> list[Tensor]:
+        for p, value in zip(self._parameters, self.pack.leaves(vector), strict=True):
+            p.data.copy_(value)
+            p.grad = None
+        return self._parameters
+
+    def _call(self, leaves: Sequence[Tensor]) -> Any:
+        # The closure may call backward, also where the method asks for no gradient.
+        with torch.enable_grad():
+            return self._fun()
+
+    def _evaluate(self, vector: Array, key: bytes) -> Point:
+        point = super()._evaluate(vector, key)
+        if any(p.grad is not None for p in self._parameters):
+            if self.second_order:
+                raise InputError(
+                    "the closure calls backward, which uses up the graph that the Hessian needs; return the "
+                    "loss and leave backward out"
+                )
+            point.slopes = [None if p.grad is None else p.grad.clone() for p in self._parameters]
+            self.njev += 1
+        return point
+
+    def _dense(self, point: Point) -> Array:
+        rows = [self._product(point, self.pack.leaves(row)) for row in np.eye(self.pack.size)]
+        return np.stack(rows)
+
+
+class _OfModule(Objective):
+    """A loss of a module that is called with parameters from outside, in double precision."""
+
+    def __init__(self, module: nn.Module, closure: Callable, watch: Callable | None) -> None:
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        super().__init__(closure, tuple(_double(p.detach()) for p in named.values()), watch=watch)
+        self._names = list(named)
+        held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._held = {name: _double(t.detach()) for name, t in held.items() if name not in named}
+        self._module = module
+
+    def _call(self, leaves: Sequence[Tensor]) -> Any:
+        state = {**self._held, **dict(zip(self._names, leaves, strict=True))}
+
+        def call(*inputs: Any, **named: Any) -> Any:
+            named = {name: _double(value) for name, value in named.items()}
+            return torch.func.functional_call(self._module, state, tuple(map(_double, inputs)), named)
+
+        return self._fun(call)
+
+
+def _double(value: Any) -> Any:
+    """A real floating tensor in double precision; anything else as it is."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

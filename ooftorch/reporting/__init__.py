@@ -1,0 +1,1 @@
+"""A fit in words, numbers and pictures."""

@@ -1,0 +1,118 @@
+"""An observation, or a telescope, in words: what `ooftorch info` and `ooftorch telescopes` print."""
+
+import math
+
+import numpy as np
+
+from ooftorch.errors import InputError
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics import telescope as telescopes
+from ooftorch.optics.defocus import DualReflector, OffsetGregorian, PrimeFocus, Shaped
+from ooftorch.optics.telescope import Blockage, Telescope
+from ooftorch.simulation.simulator import usual_focus, usual_wavelength
+
+__all__ = ["describe_observation", "describe_telescope"]
+
+_ARCSEC = math.degrees(1) * 3600
+_OPTICS = {
+    PrimeFocus: "prime focus",
+    DualReflector: "Cassegrain or Gregorian",
+    OffsetGregorian: "offset Gregorian",
+    Shaped: "shaped",
+}
+
+
+def describe_observation(observation: Observation) -> str:
+    """Say what an observation holds, a line for each fact and a row for each map."""
+    o = observation
+    scope, name = None, o.telescope or "not named; give --telescope"
+    if o.telescope is not None:
+        try:
+            scope = telescopes.load(o.telescope)
+        except InputError as error:  # the rest of the file is as it is
+            name = f"{o.telescope} ({error})"
+    elevation = "unknown" if o.mean_el_deg is None else f"{o.mean_el_deg:.1f} deg"
+    lines = [
+        f"{o.source} ({o.format})",
+        f"  telescope  {name}",
+        f"  frequency  {o.frequency / 1e9:.6g} GHz (wavelength {o.wavelength * 1e3:.6g} mm)",
+        f"  source     {o.object or 'not named'}, date {o.date_obs or 'unknown'}, elevation {elevation}",
+        f"  receiver   {_receiver(o)}",
+        f"  {'map':>3s} {'dz/mm':>8s} {'samples':>8s} {'missing':>8s} {'raster':>9s} "
+        f"{'DX/arcsec':>17s} {'DY/arcsec':>17s} {'peak':>10s} {'errors':>8s}",
+    ]
+    lines += [f"  {i:3d} {_map_row(m)}" for i, m in enumerate(o.maps)]
+    if scope is not None:
+        beam = o.wavelength / (2 * scope.radius)
+        lines.append(f"  wavelength/diameter {beam * _ARCSEC:.2f} arcsec")
+    if o.truth is not None:
+        rms = o.truth.rms_error(np.zeros(3))  # of a flat dish
+        lines.append(f"  truth      known: phase {rms:.3g} rad rms over the dish, piston and tilt removed")
+    lines += [f"  note: {note}" for note in o.notes]
+    return "\n".join(lines)
+
+
+def _receiver(o: Observation) -> str:
+    words = []
+    if o.receiver.chopped:
+        x, y = o.receiver.chop_x * _ARCSEC, o.receiver.chop_y * _ARCSEC
+        words.append(f"two beams differenced, the positive at ({x:+.1f}, {y:+.1f}) arcsec from the negative")
+        words.append(f"gain ratio {o.receiver.gain_ratio:g}")
+    if o.receiver.disc_radius:
+        words.append(f"source a disc of radius {o.receiver.disc_radius * _ARCSEC:.1f} arcsec")
+    words.append(f"illumination {o.illumination}" if o.illumination else "")
+    return ", ".join(w for w in words if w) or "single beam"
+
+
+def _map_row(m: BeamMap) -> str:
+    x, y = m.x[m.valid] * _ARCSEC, m.y[m.valid] * _ARCSEC
+    nx, ny = np.unique(m.x[m.valid]).size, np.unique(m.y[m.valid]).size
+    raster = f"{nx} x {ny}" if nx * ny <= 4 * m.n_valid else "scattered"
+    errors = "none" if m.sigma is None else f"{np.median(m.sigma[m.valid]):.3g}"
+    return (
+        f"{m.dz * 1e3:+8.2f} {m.n_valid:8d} {m.n_missing:8d} {raster:>9s} "
+        f"{x.min():+8.1f} {x.max():+8.1f} {y.min():+8.1f} {y.max():+8.1f} "
+        f"{m.power[m.valid].max():10.4g} {errors:>8s}"
+    )
+
+
+def describe_telescope(scope: Telescope) -> str:
+    """Say what is known about a telescope, with what follows for its focus."""
+    r = scope.radius
+    axis = np.linspace(-r, r, 201)
+    pitch = axis[1] - axis[0]
+    x, y = np.meshgrid(axis, axis)
+    area = scope.coverage(x, y, pitch).sum() * pitch**2
+    on_dish = np.hypot(x, y) <= r
+    path = scope.path(x, y, 1e-3)[on_dish]
+    usual = scope.illumination
+    taper = "" if usual.taper_db is None else f", edge taper {usual.taper_db:g} dB"
+    stop = "" if usual.radius is None else f", cold stop {usual.radius:g} m"
+    focal = "unknown" if scope.focal_length is None else f"{scope.focal_length:g} m"
+    measured = "nobody says where"
+    if scope.frequency is not None:
+        dz = usual_focus(scope, usual_wavelength(scope))
+        measured = f"{1e-9 * scope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
+    return "\n".join(
+        [
+            f"{scope.name}: {scope.description}",
+            f"  numbers from   {scope.source}",
+            f"  radius         {r:g} m, primary focal length {focal}",
+            f"  optics         {_OPTICS[type(scope.optics)]}",
+            f"  blockage       {_blockage(scope.blockage)}",
+            f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
+            f"  illumination   {usual.model}{taper}{stop}",
+            f"  focus          1 mm changes the path by {np.ptp(path) * 1e6:.0f} um across the dish",
+            f"  simulated at   {measured}",
+        ]
+    )
+
+
+def _blockage(b: Blockage) -> str:
+    words = [f"centre to {b.inner_radius:g} m"] if b.inner_radius else []
+    if b.legs is not None:
+        shadow = "" if b.legs.shadow is None else f" with shadows of {math.degrees(b.legs.shadow):g} deg"
+        words.append(f"four legs as {b.legs.shape!r}{shadow}")
+    if b.holes:
+        words.append(f"holes: {len(b.holes)}")
+    return ", ".join(words) or "none"

@@ -1,0 +1,354 @@
+"""Pictures: the aperture of a fit, the beams with what the model makes of them, and how minimisers converge.
+
+The only module that needs matplotlib. Figures are built without pyplot: nothing global changes, and no
+display is needed. What is drawn of a fit comes from its `FitResult`, so one read back from its file draws the
+same.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from ooftorch.errors import InputError
+from ooftorch.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.collections import Collection
+    from scipy.optimize import OptimizeResult
+
+    from ooftorch.result import Aperture, FitResult, MapFit
+
+__all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
+
+# Both are safe for colour-blind eyes. Of the signed one white is zero and red positive.
+_SIGNED, _POWER = "RdBu_r", "viridis"
+_GREY = "0.7"  # where there is nothing: blocked, or never observed
+_ARCSEC = math.radians(1 / 3600)
+_ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
+
+
+def save(figure: Figure, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write a figure, complete or not at all, in the format that the suffix names (PNG without one).
+
+    Parameters
+    ----------
+    figure : Figure
+    path : str or Path
+        .png, .pdf, .svg, ...
+    overwrite : bool
+        Replace a file that is already there.
+
+    Raises
+    ------
+    InputError
+        If the suffix names no picture format, the file exists and `overwrite` is false, or it cannot be
+        written.
+    """
+    kind = Path(path).suffix[1:].lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise InputError(f"{path}: no picture format {kind!r}; use one of {', '.join(sorted(known))}")
+    with whole_file(path, overwrite) as partial:
+        figure.savefig(partial, format=kind, dpi=150)
+
+
+# ---------------------------------------------------------------------------------------- aperture
+
+
+def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) -> Figure:
+    """Draw the phase (rad) and the surface (half-path error, micrometres) across the dish.
+
+    Piston and tilt are removed. The dish is seen from behind, looking to the sky: x to the right along DX,
+    y up along DY. Grey is blocked. 99.5 % of the dish lie within the colour scale.
+
+    Parameters
+    ----------
+    result : FitResult
+    ax_pair : two Axes, optional
+        Where to draw; a new figure with a title when not given.
+
+    Returns
+    -------
+    Figure
+    """
+    a = result.aperture
+    um = 1e6 * result.wavelength / (4 * math.pi)
+    if ax_pair is None:
+        figure = Figure(figsize=(12.5, 6.2), layout="constrained")
+        ax_pair = figure.subplots(1, 2)
+        figure.suptitle(
+            f"{_title(result)}\nphase rms {result.phase_rms:.3f} rad, "
+            f"surface rms {1e6 * result.surface_rms:.0f} µm half-path, "
+            f"Ruze efficiency {result.ruze_efficiency:.2f}"
+        )
+        caption = (
+            "Dish seen from behind, looking to the sky: x along DX, y along DY. "
+            "Red (positive) is high, towards the source; grey is blocked."
+        )
+        if a.normal_factor is not None:
+            steepest = a.normal_factor[np.isfinite(a.phase)].max()
+            caption += f"\nThe error along the normal is up to {steepest:.2f} times the half-path error."
+        figure.supxlabel(caption, fontsize="small")
+    left, right = ax_pair
+    _dish(left, a, a.phase, "rad", usual_step=0.5)
+    left.set_title("phase, piston and tilt removed")
+    _dish(right, a, um * a.phase, "µm")
+    right.set_title("surface, half-path error")
+    return cast(Figure, left.figure)
+
+
+def _dish(ax: Axes, a: "Aperture", values: np.ndarray, unit: str, usual_step: float | None = None) -> None:
+    """One map of the dish with contours, outline, blockage and colour bar."""
+    pitch = a.axis[1] - a.axis[0]
+    r = np.hypot(a.axis, a.axis[:, None])
+    # A pixel that is half off the dish is cut at the outline, and not blocked.
+    rim = r > a.radius - pitch
+    shown = np.isfinite(values) & ((a.open >= 0.5) | rim & (a.open > 0))
+    limit = _round_up(float(np.percentile(np.abs(values[shown]), 99.5))) if shown.any() else 1.0
+
+    ax.add_patch(Circle((0, 0), a.radius, facecolor=_GREY, edgecolor="none", zorder=0))
+    image = ax.imshow(
+        np.ma.masked_where(~shown, values),
+        cmap=_SIGNED,
+        norm=Normalize(-limit, limit),
+        origin="lower",
+        extent=_extent(a.axis),
+        interpolation="nearest",
+        zorder=1,
+    )
+    outline = Circle((0, 0), a.radius, fill=False, linewidth=1.2, zorder=3)
+    ax.add_patch(outline)
+    image.set_clip_path(outline)
+    step = usual_step if usual_step and 1 <= limit <= 5 else _round_up(limit / 6)
+    count = math.ceil(np.abs(values[shown]).max(initial=0.0) / step)
+    levels = step * np.arange(-count, count + 1)
+    if np.ptp(values[shown]) > 0:
+        lines = ax.contour(a.axis, a.axis, values, levels, colors="k", linewidths=0.5, zorder=2)
+        lines.set_clip_path(outline)
+    ax.set_aspect("equal")
+    view = 1.05 * a.radius
+    ax.set(xlim=(-view, view), ylim=(-view, view), xlabel="x (m)", ylabel="y (m)")
+    bar = ax.figure.colorbar(image, ax=ax, extend="both", shrink=0.85)
+    bar.set_label(f"{unit}, contours every {step:g}")
+
+
+# ------------------------------------------------------------------------------------------- beams
+
+
+def plot_beams(result: "FitResult") -> Figure:
+    """Draw data, model and residual of every map, one row for each focus position.
+
+    Data and model of a row share one stretch of the power above the fitted offset: linear within the
+    noise, logarithmic beyond (asinh), so that faint arcs show. The residual is linear, in units of the
+    noise, or of the map's peak where the noise is not known; 99.5 % of it lie within the scale. DX is to the
+    right and DY up. Samples never observed are grey. A raster is drawn as one, other samples as dots.
+
+    Parameters
+    ----------
+    result : FitResult
+
+    Returns
+    -------
+    Figure
+    """
+    n_maps = len(result.maps)
+    figure = Figure(figsize=(13.5, 3.8 * n_maps + 0.8), layout="constrained")
+    chi2 = f", chi²/dof {result.chi2_reduced:.3g}" if math.isfinite(result.chi2_reduced) else ""
+    figure.suptitle(_title(result) + chi2)
+    axes = figure.subplots(n_maps, 3, squeeze=False, sharex=True, sharey=True)
+    angle, unit = _sky_unit(result.maps)
+    for row, m in zip(axes, result.maps, strict=True):
+        seen = np.isfinite(m.data)
+        offset, peak = m.offset, m.peak
+        # A perfect simulation has no noise, and a picture no more than some five decades.
+        knee = max(m.noise, 1e-5 * peak)
+        model = np.where(seen, m.model, np.nan) - offset
+        floor = min(-3 * knee, float(np.nanmin(model)))
+        stretch = AsinhNorm(knee, floor, peak)
+        data_ax, model_ax, residual_ax = row
+        bright = _sky(data_ax, m, m.data - offset, angle, _POWER, stretch)
+        _sky(model_ax, m, model, angle, _POWER, stretch)
+        ticks = _decades(knee, floor, peak)
+        bar = figure.colorbar(bright, ax=[data_ax, model_ax], shrink=0.9, ticks=ticks, format="%g")
+        bar.minorticks_off()
+        bar.set_label(f"power − offset ({offset:.3g})")
+
+        of_noise = m.noise > 0
+        residual = m.residual / (m.noise if of_noise else 0.01 * peak)
+        limit = _round_up(float(np.percentile(np.abs(residual[seen]), 99.5)))
+        if of_noise:
+            limit = max(limit, 3.0)
+        rest = _sky(residual_ax, m, residual, angle, _SIGNED, Normalize(-limit, limit))
+        bar = figure.colorbar(rest, ax=residual_ax, extend="both", shrink=0.9)
+        bar.set_label("residual / noise" if of_noise else "residual, % of peak")
+
+        missing = np.count_nonzero(~seen)
+        data_ax.set_title("data" + (f" ({missing} missing)" if missing else ""))
+        model_ax.set_title("model")
+        rms = float(np.sqrt(np.mean(residual[seen] ** 2)))
+        residual_ax.set_title(
+            f"residual, rms {rms:.2g} × noise, {m.residual_rms_over_peak:.2%} of peak"
+            if of_noise
+            else f"residual, rms {m.residual_rms_over_peak:.2g} of peak"
+        )
+        data_ax.set_ylabel(f"dz = {1e3 * m.dz:+.4g} mm\nDY ({unit})")
+    for ax in axes[-1]:
+        ax.set_xlabel(f"DX ({unit})")
+    return figure
+
+
+def _sky(ax: Axes, m: "MapFit", values: np.ndarray, angle: float, cmap: str, norm: Normalize) -> "Collection":
+    """One panel of `plot_beams`, and what a colour bar is made of."""
+    placed = np.isfinite(m.x) & np.isfinite(m.y)
+    x, y, v = m.x[placed] / angle, m.y[placed] / angle, values[placed]
+    ax.set_aspect("equal")
+    grid = _grid(x, y)
+    if grid is not None:
+        square = np.full((len(grid.y), len(grid.x)), np.nan)
+        square[grid.row, grid.column] = v
+        ax.set_facecolor(_GREY)
+        return ax.pcolormesh(
+            grid.x,
+            grid.y,
+            np.ma.masked_invalid(square),
+            cmap=cmap,
+            norm=norm,
+            shading="nearest",
+            rasterized=True,
+        )
+    seen = np.isfinite(v)
+    # Dots that would tile the panel, some 3 inches wide, if they were spread evenly.
+    size = 2 * (3 * 72) ** 2 / len(x)
+    ax.scatter(x[~seen], y[~seen], s=size, color=_GREY, marker="x", rasterized=True)
+    return ax.scatter(
+        x[seen], y[seen], c=v[seen], s=size, cmap=cmap, norm=norm, linewidths=0, rasterized=True
+    )
+
+
+def _decades(knee: float, low: float, high: float) -> list[float]:
+    """Ticks of an asinh stretch: zero, and the powers of ten that are clear of it."""
+    first, last = math.log10(2 * knee), math.log10(max(high, -low))
+    powers = [10.0**k for k in range(math.ceil(first), math.floor(last) + 1)]
+    return [0.0, *(t for power in powers for t in (-power, power) if low <= t <= high)]
+
+
+class _Grid(NamedTuple):
+    """A raster: its coordinates, rising, and where in it each sample belongs."""
+
+    x: np.ndarray
+    y: np.ndarray
+    column: np.ndarray
+    row: np.ndarray
+
+
+def _grid(x: np.ndarray, y: np.ndarray) -> _Grid | None:
+    """Recognise a raster, in any order of its samples and with some left out; None for anything else."""
+    xs, column = _steps(x)
+    ys, row = _steps(y)
+    cells = len(xs) * len(ys)
+    distinct = len(np.unique(row * len(xs) + column))
+    if min(len(xs), len(ys)) < 2 or distinct < len(x) or cells > 2 * len(x):
+        return None
+    return _Grid(xs, ys, column, row)
+
+
+def _steps(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, rising, and the number of each sample's: the same within a twentieth of a pixel."""
+    order = np.argsort(v)
+    tolerance = 0.05 * np.ptp(v) / math.sqrt(len(v))
+    number = np.empty(len(v), dtype=np.int64)
+    number[order] = np.concatenate([[0], np.cumsum(np.diff(v[order]) > tolerance)])
+    return np.bincount(number, v) / np.bincount(number), number
+
+
+def _sky_unit(maps: "Sequence[MapFit]") -> tuple[float, str]:
+    widest = max(float(np.nanmax(np.abs([m.x, m.y]))) for m in maps)
+    return (_ARCSEC, "arcsec") if widest < 3600 * _ARCSEC else (1e-3, "mrad")
+
+
+# ------------------------------------------------------------------------------------- convergence
+
+
+def plot_convergence(
+    result: "OptimizeResult | Mapping[str, OptimizeResult]", ax: Axes | None = None
+) -> Figure:
+    """Draw how far above the lowest value found a minimiser was, against evaluations, on a log axis.
+
+    The best value so far is drawn, for line searches and global methods also try what is worse. Several
+    results share the lowest value of all, so they should be of the same function; where the longest took ten
+    times as many evaluations as the shortest, evaluations are on a log axis, too. A line that leaves the
+    picture at the bottom has found that lowest value.
+
+    Parameters
+    ----------
+    result : OptimizeResult, or mapping of str to OptimizeResult
+        Of `ooftorch.minimize` or `least_squares`; several by the names to be shown.
+    ax : Axes, optional
+        Where to draw; a new figure when not given.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    InputError
+        If there is no result, one has no history, or no value is finite.
+    """
+    alone = hasattr(result, "x")
+    results: dict[str, Any] = {getattr(result, "method", ""): result} if alone else dict(result)
+    for name, one in results.items():
+        if not len(getattr(one, "history", ())):
+            raise InputError(f"{name or 'the result'} has no history; results of ooftorch.minimize have one")
+    best = {name: np.fmin.accumulate(one.history[:, 1]) for name, one in results.items()}
+    finite = [values[np.isfinite(values)] for values in best.values()]
+    if not any(map(len, finite)):
+        raise InputError("nothing to draw: there is no finite value")
+    lowest = min(values.min() for values in finite if len(values))
+    if ax is None:
+        ax = Figure(figsize=(7.5, 5.0), layout="constrained").subplots()
+    for name, values in best.items():
+        ax.step(np.arange(1, len(values) + 1), values - lowest, where="post", label=name)
+    # Zeros are below the picture.
+    ax.set_yscale("log", nonpositive="clip")
+    lengths = [len(values) for values in best.values()]
+    if max(lengths) >= 10 * min(lengths):
+        ax.set_xscale("log")
+    ax.set(xlabel="evaluations", ylabel=f"best value so far, above the lowest, {lowest:.7g}")
+    ax.grid(alpha=0.3)
+    if alone:
+        ax.set_title(next(iter(best)))
+    else:
+        ax.legend()
+    return cast(Figure, ax.figure)
+
+
+# ------------------------------------------------------------------------------------------ common
+
+
+def _title(result: "FitResult") -> str:
+    parts = [result.telescope, result.object, result.date_obs, f"{1e3 * result.wavelength:.4g} mm"]
+    return ", ".join([*filter(None, parts), f"order {result.order}", result.likelihood])
+
+
+def _extent(axis: np.ndarray) -> tuple[float, float, float, float]:
+    """Outer edges of the first and last pixels, whose centres `axis` holds."""
+    half = 0.5 * (axis[1] - axis[0])
+    low, high = axis[0] - half, axis[-1] + half
+    return low, high, low, high
+
+
+def _round_up(value: float) -> float:
+    """The next number of one or two digits that reads well; 1 for zero."""
+    if not value > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * next((m for m in _ROUND if m * power >= value * (1 - 1e-9)), 10.0)

@@ -1,0 +1,1 @@
+"""Beam maps of known surfaces, with every kind of noise."""

@@ -1,0 +1,380 @@
+"""Beam maps as a telescope would record them, from a surface that is known.
+
+The power is that of `BeamModel`, on finer pixels than a fit takes. What `Noise` has switched on comes on top
+in the order in which it happens: the telescope points, the beam is received, the level drifts, the radiometer
+adds its noise, and a few samples are hit by something else.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ooftorch import __version__
+from ooftorch.errors import InputError
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics import telescope as telescopes
+from ooftorch.optics import zernike
+from ooftorch.optics.model import BeamModel, MapGeometry, Shape
+from ooftorch.optics.pixels import raster
+from ooftorch.optics.receiver import Receiver
+from ooftorch.optics.telescope import Telescope
+from ooftorch.simulation.noise import Noise, Streams, glitch_sizes, pink
+from ooftorch.simulation.scan import PATTERNS, Scan
+from ooftorch.truth import TrueValue, Truth
+from ooftorch.units import SPEED_OF_LIGHT
+
+__all__ = ["Simulator", "simulate", "usual_focus", "usual_wavelength"]
+
+Array = NDArray[np.float64]
+
+# Path between rim and centre that observers choose as defocus, in wavelengths: 0.7 to 1.9 in the literature.
+_DEFOCUS = 1.25
+# Half width of a map beyond what the defocus spreads, and distance of its samples, wavelengths over diameter.
+_REACH, _STEP = 6.0, 0.4
+# Twice as fine as the least that a fit takes: a simulation must not share the fit's pixels.
+_PIXELS = 512
+# Pixels across the dish of the true phase that is kept.
+_ACROSS = 129
+# Seconds that one sample takes, and the change of focus between two maps.
+_DWELL, _PAUSE = 0.1, 30.0
+# Samples of a map that are computed together.
+_BLOCK = 20_000
+
+
+def simulate(
+    telescope: Telescope | str | Path,
+    values: Mapping[str, float] | None = None,
+    *,
+    seed: int = 0,
+    seeds: Mapping[str, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **setup,
+) -> Observation:
+    """Simulate beam maps in and out of focus.
+
+    Parameters
+    ----------
+    telescope : Telescope, str or Path
+        A telescope, a name the package knows, or a TOML file.
+    values, seed, seeds, progress
+        See `Simulator.observe`.
+    **setup
+        Wavelength, dz, receiver, noise and what else `Simulator` takes.
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    InputError
+        As `Simulator` and `Simulator.observe`.
+    """
+    return Simulator(telescope, **setup).observe(values, seed=seed, seeds=seeds, progress=progress)
+
+
+class Simulator:
+    """A telescope, set up to observe whatever surface it is given.
+
+    Parameters
+    ----------
+    telescope : Telescope, str or Path
+        A telescope, a name the package knows, or a TOML file.
+    wavelength : float, optional
+        Metres; by default the one at which the telescope is usually measured.
+    dz : array_like, optional
+        Focus offsets of the maps, metres, in the order in which they are taken; by default zero, minus
+        `usual_focus`, and plus.
+    receiver : Receiver
+    illumination : str, optional
+        A name of `illumination.MODELS`; the telescope's usual one by default.
+    shapes : sequence of callable
+        Phase (rad) beside the Zernikes', functions of x, y (m): see `surface.bump`, `surface.PhaseMap`.
+    pattern : {"map", "otf", "daisy"}
+        How the telescope moves: see `scan`.
+    reach, step : float, optional
+        Half width of the maps and distance of their samples in units of wavelength over diameter. By default
+        6 beams and what the defocus, the chop and the source's size add, in steps of 0.4.
+    peak : float
+        Power of the perfect telescope in focus: the gain of a map whose `gain_i` nobody gives.
+    noise : Noise
+    n, oversample : int, float, optional
+        Aperture raster (see `BeamModel`); n by default 512 or what the maps need, finer than the fit's.
+
+    Raises
+    ------
+    InputError
+        If the telescope, the illumination or the pattern is not known, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        telescope: Telescope | str | Path,
+        *,
+        wavelength: float | None = None,
+        dz: ArrayLike | None = None,
+        receiver: Receiver = Receiver(),  # noqa: B008  (frozen)
+        illumination: str | None = None,
+        shapes: Sequence[Shape] = (),
+        pattern: str = "map",
+        reach: float | None = None,
+        step: float = _STEP,
+        peak: float = 1.0,
+        noise: Noise = Noise(),  # noqa: B008  (frozen)
+        n: int | None = None,
+        oversample: float = 2.0,
+    ) -> None:
+        scope = telescope if isinstance(telescope, Telescope) else telescopes.load(telescope)
+        self.telescope = scope
+        self._name = scope.name if isinstance(telescope, Telescope) else str(telescope)
+        if wavelength is not None and not 0 < wavelength < math.inf:
+            raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
+        self.wavelength = usual_wavelength(scope) if wavelength is None else wavelength
+        self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
+        self.illumination = illumination or scope.illumination.model
+        given = _offsets(scope, self.wavelength, dz)
+        # Sorted, as an observation has them; the place of each in the order of the day.
+        self._taken = np.argsort(given, kind="stable")
+        self.dz = given[self._taken]
+        if not 0 < peak < math.inf:
+            raise InputError(f"a peak of {peak}; expected a positive number")
+        self.peak = peak
+        self.scan = self._scan(reach, step)
+        places = [(self.scan.x, self.scan.y)]
+        least = raster(scope, self.wavelength, receiver, places, oversample, _PIXELS)
+        self._n, self._oversample = least if n is None else n, oversample
+        self._kept: tuple[list[MapGeometry], BeamModel] | None = None
+
+    def observe(
+        self,
+        values: Mapping[str, float] | None = None,
+        *,
+        seed: int = 0,
+        seeds: Mapping[str, int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Observation:
+        """Observe one surface.
+
+        Parameters
+        ----------
+        values : mapping of str to float, optional
+            Parameters of the model by name, in their units: z1, z2, ... (rad; `surface.random` and
+            `surface.gravity` draw some), sigma, x0, gain_ratio, dz (m, a common error of the focus), and
+            gain_0, offset_0, dx_0, ... with the maps numbered in the order of dz. Others are as a fit starts.
+        seed : int
+        seeds : mapping of str to int, optional
+            Seeds of single kinds of noise: names of `noise.KINDS`.
+        progress : callable, optional
+            Gets the number of samples computed, and of all, as the simulation goes on.
+
+        Returns
+        -------
+        Observation
+            With its truth. `sigma` is the white noise alone, for an observer knows no other; None without it.
+
+        Raises
+        ------
+        InputError
+            If a parameter is not known or out of range, a shape has no value on the dish, or the maps make no
+            observation (`Observation.check`).
+        """
+        values, streams = dict(values or {}), Streams(seed, seeds)
+        noise, scan = self.noise, self.scan
+        shape = len(self.dz), scan.x.size
+        # Where the telescope points while it says scan.x, scan.y; and the focus and gain that it has.
+        jitter = noise.jitter * streams["jitter"].normal(size=(2, *shape))
+        wander = noise.wander * np.stack([self._in_time(streams["wander"]) for _ in "xy"])
+        x, y = np.stack([scan.x, scan.y])[:, None] + jitter + wander
+        dz = self.dz + noise.dz * streams["dz"].normal(size=shape[0])
+        gain = 1 + noise.gain * streams["gain"].normal(size=shape[0])
+        model, clean = self._clean(values, [MapGeometry(*m) for m in zip(dz, x, y, strict=True)], progress)
+        true = model.values()
+        offset = np.array([[true[f"offset_{i}"]] for i in range(shape[0])])
+        beam = gain[:, None] * (clean - offset)
+
+        peak = float(np.max(np.abs(beam)))
+        lines = streams["baseline"].normal(size=(shape[0], scan.line.max() + 1))
+        level = noise.drift * self._in_time(streams["drift"]) + noise.baseline * lines[:, scan.line]
+        sigma = self._white(peak)
+        rng = streams["glitches"]
+        hit = rng.uniform(size=shape) < noise.glitches
+        recorded = (
+            beam * (1 + noise.multiplicative * streams["multiplicative"].normal(size=shape))
+            + offset
+            + peak * level
+            + (sigma or 0.0) * streams["white"].normal(size=shape)
+            + noise.glitch_size * peak * np.where(hit, glitch_sizes(shape, rng), 0.0)
+        )
+        for i in range(shape[0]):
+            true[f"gain_{i}"] *= gain[i]
+            true[f"offset_{i}"] += peak * float(level[i].mean())
+            # Where it points farther out than it says, the beam is nearer in.
+            true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
+            true[f"dy_{i}"] -= float((y[i] - scan.y).mean())
+        observation = Observation(
+            maps=tuple(
+                BeamMap(
+                    self.dz[i],
+                    scan.x,
+                    scan.y,
+                    recorded[i],
+                    sigma=None if sigma is None else np.full(shape[1], sigma),
+                    time=_DWELL * scan.time + self._taken[i] * (_DWELL * scan.time[-1] + _PAUSE),
+                )
+                for i in range(shape[0])
+            ),
+            wavelength=self.wavelength,
+            telescope=self._name,
+            receiver=self.receiver,
+            illumination=None
+            if self.illumination == self.telescope.illumination.model
+            else self.illumination,
+            object="simulated",
+            format="simulated",
+            notes=(f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_spoken(noise)}",),
+            truth=self._truth(model, true, dz + true["dz"]),
+        )
+        observation.check()
+        return observation
+
+    def _in_time(self, rng: np.random.Generator) -> Array:
+        """1/f noise of rms 1 that runs on from map to map as they are taken, (n_maps, n)."""
+        return pink(len(self.dz) * self.scan.x.size, rng).reshape(len(self.dz), -1)[self._taken]
+
+    def _clean(
+        self,
+        values: Mapping[str, float],
+        maps: list[MapGeometry],
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[BeamModel, Array]:
+        """Model with these parameters, and its power (n_maps, n)."""
+        n = self.scan.x.size
+        highest = max((k for k in map(zernike.number, values) if k is not None), default=1)
+        order = max(zernike.order_of(highest), 1)
+        parts = []
+        for first in range(0, n, _BLOCK):
+            some = [MapGeometry(m.dz, *(a[first : first + _BLOCK] for a in (m.x, m.y))) for m in maps]
+            model = self._model(some, order)
+            model.set(**values)
+            with torch.no_grad():
+                parts.append(model().numpy().reshape(len(maps), -1))
+            if progress is not None:
+                progress(len(maps) * min(first + _BLOCK, n), len(maps) * n)
+        return model, np.concatenate(parts, -1)
+
+    def _model(self, maps: list[MapGeometry], order: int) -> BeamModel:
+        """Model of these maps with all parameters at their starts; the last one again where it will do."""
+        if self._kept is not None:
+            known, model = self._kept
+            same = (
+                a.dz == b.dz and np.array_equal((a.x, a.y), (b.x, b.y))
+                for a, b in zip(known, maps, strict=True)
+            )
+            if model.order == order and all(same):
+                model.adopt(model.layout)
+                return model
+        model = self._make(maps, order, self.receiver, self._shape if self.shapes else None)
+        self._kept = maps, model
+        return model
+
+    def _make(
+        self, maps: list[MapGeometry], order: int, receiver: Receiver, shape: Shape | None
+    ) -> BeamModel:
+        return BeamModel(
+            self.telescope,
+            self.wavelength,
+            maps,
+            order=order,
+            illumination=self.illumination,
+            receiver=receiver,
+            scale=self.peak,
+            shape=shape,
+            n=self._n,
+            oversample=self._oversample,
+        )
+
+    def _shape(self, x: Array, y: Array) -> Array:
+        return np.sum([shape(x, y) for shape in self.shapes], axis=0)
+
+    def _white(self, peak: float) -> float | None:
+        """Standard deviation of the white noise of a sample."""
+        if self.noise.snr is not None:
+            return peak / self.noise.snr
+        if self.noise.snr_per_beam is None:
+            return None
+        return peak / self.noise.snr_per_beam * math.sqrt(self.samples_per_beam())
+
+    def samples_per_beam(self) -> float:
+        """Samples that share in one beam: F**2, F = sum(B) / sqrt(sum(B**2)) of the perfect beam in focus.
+
+        White noise of one sample is F times that of the mean over a beam (original OOF software). A chopped
+        pair counts as one beam.
+        """
+        one = Receiver(disc_radius=self.receiver.disc_radius)
+        model = self._make([MapGeometry(0.0, self.scan.x, self.scan.y)], 1, one, None)
+        with torch.no_grad():
+            beam = model().numpy()
+        return float(beam.sum() ** 2 / np.sum(beam**2))
+
+    def _scan(self, reach: float | None, step: float) -> Scan:
+        if self.pattern not in PATTERNS:
+            raise InputError(f"pattern {self.pattern!r}; known are {', '.join(PATTERNS)}")
+        beam = self.wavelength / (2 * self.telescope.radius)
+        r = self.receiver
+        if reach is None:
+            half = _REACH * beam + self.telescope.steepness() * float(np.max(np.abs(self.dz))) + r.disc_radius
+            wide, high = half + 0.5 * abs(r.chop_x), half + 0.5 * abs(r.chop_y)
+        else:
+            wide = high = reach * beam
+        return PATTERNS[self.pattern](wide, high, step * beam)
+
+    def _truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
+        parameters = {p.name: TrueValue(values[p.name], p.unit) for p in model.layout.parameters}
+        parameters |= {f"dz_{i}": TrueValue(float(offset), "m") for i, offset in enumerate(dz)}
+        axis = self.telescope.radius * np.linspace(-1, 1, _ACROSS)
+        x, y = np.meshgrid(axis, axis)
+        lit = self.telescope.open_at(x, y)
+        x, y = x[lit], y[lit]
+        at = (torch.as_tensor(a / self.telescope.radius) for a in (x, y))
+        lamp = {name: torch.tensor(values[name]) for name in model.illumination.defaults}
+        amplitude = model.illumination.amplitude(*at, **lamp).numpy()
+        z = np.array([values[zernike.name(k)] for k in range(zernike.n_terms(model.order))])
+        true = z @ zernike.raster(model.order, x / self.telescope.radius, y / self.telescope.radius)
+        if self.shapes:
+            true = true + self._shape(x, y)
+        phase = np.full(lit.shape, np.nan)
+        phase[lit] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
+        return Truth(parameters, axis, phase, self.telescope.radius)
+
+
+def usual_wavelength(scope: Telescope) -> float:
+    """Wavelength (m) at which the telescope is usually measured; InputError where none is known."""
+    if scope.frequency is None:
+        raise InputError(f"no usual frequency is known for {scope.name}; give the frequency")
+    return SPEED_OF_LIGHT / scope.frequency
+
+
+def usual_focus(scope: Telescope, wavelength: float) -> float:
+    """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits."""
+    return float(f"{_DEFOCUS * wavelength / scope.depth():.1e}")
+
+
+def _offsets(scope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
+    if given is None:
+        usual = usual_focus(scope, wavelength)
+        return np.array([0.0, -usual, usual])
+    dz = np.atleast_1d(np.asarray(given, float))
+    if dz.ndim != 1 or not dz.size or not (np.abs(dz) < 1).all():
+        raise InputError(f"focus offsets {given}; expected a list of offsets in metres, each below one metre")
+    return dz
+
+
+def _spoken(noise: Noise) -> str:
+    """What is switched on, in words."""
+    usual = Noise()
+    on = {k: v for k, v in vars(noise).items() if v != getattr(usual, k)}
+    return ", ".join(f"{name} {value:g}" for name, value in on.items()) or "no noise"

@@ -1,0 +1,169 @@
+"""Surfaces to simulate: Zernike coefficients by rule, and shapes that no few Zernikes describe.
+
+Coefficients are mappings of names to radians of phase ("z5": 1.1). Shapes are functions of the aperture
+coordinates x, y (metres) that return phase in radians; any such function will do.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+from ooftorch.optics import zernike
+from ooftorch.optics.model import Shape
+
+# The azimuthal index is called l throughout, as in the field.
+# ruff: noqa: E741
+
+__all__ = ["PhaseMap", "bump", "gravity", "random"]
+
+Array = NDArray[np.float64]
+
+# Streams of random numbers of their own: the same seed gives the noise (`noise.Streams`) other numbers.
+_RANDOM, _GRAVITY = 101, 102
+
+# A dish bends under its weight in few and smooth modes: orders up to this one ...
+_GRAVITY_ORDER = 4
+# ... each with amplitudes that fall with this power of the order.
+_GRAVITY_SPECTRUM = 2.0
+
+# A place is beside a known pixel that is no farther than so many pixels, or this part of the map's width: a
+# model's pixel on the edge of what light reaches has its centre a little beyond.
+_BESIDE_PIXELS, _BESIDE = 2.0, 0.02
+
+
+def random(order: int, rms: float, *, spectrum: float = 0.0, seed: int = 0) -> dict[str, float]:
+    """Draw a surface of a given rms.
+
+    Parameters
+    ----------
+    order : int
+        Highest Zernike order, 2 or more.
+    rms : float
+        Of the phase over the dish, radians. Piston and tilt are zero.
+    spectrum : float
+        The typical coefficient of order n goes as n**-spectrum.
+    seed : int
+
+    Returns
+    -------
+    dict of str to float
+        z0, z1, ... in radians.
+
+    Raises
+    ------
+    InputError
+        If the order is below 2, the rms or the seed negative, or a number not finite.
+    """
+    return _drawn(order, rms, spectrum, (seed, _RANDOM), lambda n, l: True)
+
+
+def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
+    """Draw a figure such as gravity makes: smooth, and the same left and right.
+
+    Astigmatism, defocus, coma and trefoil above all, through order 4; only terms even in x, for gravity pulls
+    along y. Parameters, return value and errors as of `random`.
+    """
+
+    def even_in_x(n: int, l: int) -> bool:
+        return l % 2 == 0 if l >= 0 else l % 2 == 1
+
+    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (seed, _GRAVITY), even_in_x)
+
+
+def _drawn(
+    order: int,
+    rms: float,
+    spectrum: float,
+    seed: tuple[int, int],
+    wanted: Callable[[int, int], bool],
+) -> dict[str, float]:
+    if order < 2:
+        raise InputError(f"a random surface of order {order}; piston and tilt are no surface: give 2 or more")
+    if not (math.isfinite(rms) and rms >= 0):
+        raise InputError(f"a surface rms of {rms} rad; expected a number from 0 up")
+    if not math.isfinite(spectrum):
+        raise InputError(f"a spectrum of {spectrum}; expected a number")
+    if seed[0] < 0:
+        raise InputError(f"seed {seed[0]}; expected a whole number from 0 up")
+    modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
+    size = np.array([0.0 if n < 2 or not wanted(n, l) else (n / 2) ** -spectrum for n, l in modes])
+    z = size * np.random.default_rng(seed).normal(size=len(modes))
+    z *= rms / math.sqrt(np.sum(z**2 * zernike.mean_square(order)))
+    return {zernike.name(k): float(value) + 0.0 for k, value in enumerate(z)}
+
+
+def bump(x: float, y: float, width: float, height: float, wavelength: float) -> Shape:
+    """Round Gaussian bump.
+
+    Parameters
+    ----------
+    x, y : float
+        Its top, metres.
+    width : float
+        Full width at half maximum, metres.
+    height : float
+        Metres of half-path error; positive towards the source (CONVENTIONS 4).
+    wavelength : float
+        Metres.
+    """
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(height) and 0 < width < math.inf):
+        raise InputError(
+            f"a bump at ({x}, {y}) m, {width} m wide, {height} m high; the width must be positive"
+        )
+    peak = 4 * math.pi * height / wavelength
+    return lambda u, v: peak * np.exp2(-((u - x) ** 2 + (v - y) ** 2) / (0.5 * width) ** 2)
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseMap:
+    """Phase on a regular raster, linear in between.
+
+    Attributes
+    ----------
+    x0, y0 : float
+        Centre of the first pixel, metres.
+    step_x, step_y : float
+        Metres; either sign.
+    phase : ndarray, (ny, nx)
+        Radians, indexed [y, x]; NaN where it is not known. A place beside a known pixel takes that one's.
+    source : str
+        For messages.
+    """
+
+    x0: float
+    y0: float
+    step_x: float
+    step_y: float
+    phase: Array
+    source: str = "the phase map"
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Phase at the places x, y (m).
+
+        Raises
+        ------
+        InputError
+            If one of them is not on the map, nor beside a known pixel of it.
+        """
+        known = np.isfinite(self.phase)
+        if not known.any():
+            raise InputError(f"{self.source}: no pixel of it is a number")
+        # Blockage leaves holes in a measured map: filled from the nearest pixel, and refused deep inside.
+        gap, nearest = scipy.ndimage.distance_transform_edt(~known, return_indices=True)
+        column, row = (x - self.x0) / self.step_x, (y - self.y0) / self.step_y
+        ny, nx = self.phase.shape
+        beyond = np.maximum.reduce([-column, column - (nx - 1), -row, row - (ny - 1)])
+        here = [np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)]
+        beside = max(_BESIDE_PIXELS, _BESIDE * max(nx, ny))
+        far = scipy.ndimage.map_coordinates(gap, here, order=1) + np.maximum(beyond, 0) > beside
+        if far.any():
+            raise InputError(
+                f"{self.source}: {np.mean(far):.0%} of the dish is off this map; it must cover all that "
+                "light reaches, with coordinates in metres from the centre of the dish"
+            )
+        return scipy.ndimage.map_coordinates(self.phase[tuple(nearest)], here, order=1)

@@ -1,0 +1,260 @@
+"""fit.fits: what is written comes back, bit for bit, and says what it is."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+import ooftorch
+from ooftorch import io
+from ooftorch.errors import InputError
+from ooftorch.io.result_file import read_fit, write_fit
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.truth import TrueValue, Truth
+
+
+def made(seed=0, **changes):
+    """A result in which no two numbers are alike, with numbers and texts that FITS finds hard."""
+    rng = np.random.default_rng(seed)
+    parameters = {f"z{k}": Estimate(*rng.standard_normal(2).tolist(), "rad", k > 0) for k in range(10)}
+    parameters["q"] = Estimate(-0.0, 5e-324, "", False)
+    parameters["gain_0"] = Estimate(1.2345678901234567e-7, math.inf, "data", True)
+    n_free = sum(p.free for p in parameters.values())
+    axis = np.arange(-4, 5) * (0.1 + 1e-17) * 7.3
+    phase = rng.standard_normal((9, 9))
+    phase[0, 0] = np.nan
+    maps = []
+    for dz, n in ((-0.1234567890123456, 12), (0.0, 7), (0.1, 12)):
+        x, y, data, model = rng.standard_normal((4, n))
+        data[3] = np.nan
+        maps.append(MapFit(dz, 1e-3 * x, 1e-3 * y, data, model, *rng.uniform(size=2).tolist()))
+    fields = {
+        "input": "/data/a night/" + 5 * "it's deep & " + "maps.fits",
+        "telescope": "bigdish",
+        "likelihood": "cauchy",
+        "illumination": "pedestal",
+        "object": "Größe \\n ",
+        "date_obs": "yesterday",
+        "wavelength": 0.013485940530814216,
+        "order": 3,
+        "converged": True,
+        "message": "at a minimum &",
+        "objective": -1.2345678901234567e-123,
+        "chi2_reduced": math.nan,
+        "n_data": 31,
+        "n_missing": 3,
+        "n_free": n_free,
+        "n_eval": 77,
+        "parameters": parameters,
+        "covariance": rng.standard_normal((n_free, n_free)),
+        "maps": tuple(maps),
+        "orders": (OrderFit(2, 3.5, math.nan, 9, 44, 0.1 + 0.2), OrderFit(3, 1 / 3, 1.5, 11, 33, 2e-9)),
+        "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, rng.uniform(1, 2, (9, 9))),
+        "notes": ("first thing", "", "one " * 40, "two\nlines"),
+        "seconds": 12.345678901234567,
+        "truth": Truth(
+            {"z1": TrueValue(1 / 3, "rad"), "q": TrueValue(-0.0, ""), "dz_0": TrueValue(5e-324, "m")},
+            axis[2:] / 3,
+            phase[2:, 2:] / 3,
+            3.3000000000000003,
+        ),
+    }
+    return FitResult(**(fields | changes))
+
+
+def assert_same(a, b, where="result"):
+    """Equal in value, type and, for arrays, precision; NaN equals NaN and -0 does not equal 0."""
+    assert type(a) is type(b), where
+    if dataclasses.is_dataclass(a):
+        for field in dataclasses.fields(a):
+            assert_same(getattr(a, field.name), getattr(b, field.name), f"{where}.{field.name}")
+    elif isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}[{key}]")
+    elif isinstance(a, tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{where}[{i}]")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype == np.float64, where
+        assert b.dtype.isnative, where
+        np.testing.assert_array_equal(a, b, where)
+    elif isinstance(a, float):
+        assert repr(a) == repr(b), where
+    else:
+        assert a == b, where
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "fit.fits"
+    write_fit(made(), path)
+    return path
+
+
+def test_every_field_comes_back_exactly(file):
+    assert_same(made(), read_fit(file))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"converged": False, "notes": ()},
+        {"truth": None},
+        {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
+        {"orders": made().orders[:1], "maps": made().maps[:2]},
+    ],
+    ids=["no notes", "no truth", "no focal length", "fewer"],
+)
+def test_less_comes_back_exactly_too(tmp_path, changes):
+    result = made(1, **changes)
+    write_fit(result, tmp_path / "fit.fits")
+    assert_same(result, read_fit(tmp_path / "fit.fits"))
+
+
+@pytest.mark.parametrize("tail", ["'", "&", " ", "''&'", "\\", "µ"])
+def test_texts_of_every_length_come_back(tmp_path, tail):
+    # FITS cuts long texts into cards, and has trouble where a quote meets a cut.
+    notes = tuple("x" * n + tail + "y" * m + tail for n in range(55, 75) for m in (0, 40, 90))
+    write_fit(made(notes=notes), tmp_path / "fit.fits")
+    assert read_fit(tmp_path / "fit.fits").notes == notes
+
+
+def test_the_same_result_gives_the_same_bytes(file, tmp_path):
+    write_fit(made(), tmp_path / "again.fits")
+    assert (tmp_path / "again.fits").read_bytes() == file.read_bytes()
+
+
+def test_file_is_valid_fits_and_says_how_it_was_made(file):
+    r = made()
+    with fits.open(file) as hdus:
+        hdus.verify("exception")
+        header = hdus[0].header
+        assert header["CREATOR"] == f"ooftorch {ooftorch.__version__}"
+        assert header["TELESCOP"] == "bigdish"
+        assert header["ORDER"] == 3
+        assert header["WAVELEN"] == r.wavelength
+        assert header["PHASERMS"] == r.phase_rms
+        assert header["SURFRMS"] == r.surface_rms
+        assert header["RUZE"] == r.ruze_efficiency
+        history = " ".join(header["HISTORY"])
+        for phrase in ("orders 1 to 3", "cauchy likelihood", "pedestal illumination", "note: first thing"):
+            assert phrase in history
+        assert all(len(line) <= 72 for line in header["HISTORY"])
+
+
+def test_tables_have_names_and_units(file):
+    r = made()
+    with fits.open(file) as hdus:
+        parameters = hdus["PARAMETERS"].data
+        assert list(parameters["NAME"]) == list(r.parameters)
+        assert parameters["SIGMA"][3] == r.parameters["z3"].sigma
+        assert list(parameters["FREE"]) == [p.free for p in r.parameters.values()]
+        covariance = hdus["COVARIANCE"]
+        assert [covariance.header[f"PAR{i + 1}"] for i in range(r.n_free)] == r.free_names
+        np.testing.assert_array_equal(covariance.data, r.covariance)
+        assert list(hdus["ORDERS"].data["NEVAL"]) == [44, 33]
+        assert hdus["MAP_0"].header["DZ_M"] == r.maps[0].dz
+        assert "DZ" not in hdus["MAP_0"].header
+        assert hdus["MAP_2"].header["NOISE"] == r.maps[2].noise
+        table = hdus["MAP_0"].data
+        assert [table.columns[n].unit for n in ("X", "Y", "DATA")] == ["rad", "rad", None]
+        np.testing.assert_array_equal(table["Y"], r.maps[0].y)
+        np.testing.assert_array_equal(table["RESIDUAL"], r.maps[0].data - r.maps[0].model)
+
+
+@pytest.mark.parametrize("name", ["PHASE", "AMPLITUDE", "OPEN", "NORMAL_FACTOR"])
+def test_wcs_gives_metres(file, name):
+    a = made().aperture
+    with fits.open(file) as hdus:
+        hdu = hdus[f"APERTURE_{name}"]
+        wcs = WCS(hdu.header)
+        assert [str(u) for u in wcs.wcs.cunit] == ["m", "m"]
+        # FITS pixels count from one, x first; arrays from zero, y first.
+        for x, y in ((0, 0), (4, 4), (7, 2)):
+            place = wcs.wcs_pix2world([[x + 1, y + 1]], 1)[0]
+            assert place == pytest.approx([a.axis[x], a.axis[y]], abs=1e-12)
+            np.testing.assert_array_equal(hdu.data[y, x], getattr(a, name.lower())[y, x])
+        if name == "PHASE":
+            assert hdu.header["BUNIT"] == "rad"
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+def test_nothing_is_overwritten_unasked(file):
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        write_fit(made(3), file)
+    assert file.read_bytes() == before
+
+
+def test_overwriting_when_asked(tmp_path):
+    path = tmp_path / "fit.fits"
+    write_fit(made(), path)
+    write_fit(made(4), path, overwrite=True)
+    assert_same(made(4), read_fit(path))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(hdus, path, **options):
+        path.write_bytes(b"SIMPLE")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fits.HDUList, "writeto", full_disk)
+    with pytest.raises(InputError, match=r"fit\.fits: cannot be written \(No space left"):
+        write_fit(made(), tmp_path / "fit.fits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def changed(path, change):
+    with fits.open(path) as hdus:
+        change(hdus)
+        hdus.writeto(path.with_name("changed.fits"), overwrite=True)
+    return path.with_name("changed.fits")
+
+
+def test_other_files_are_refused_in_one_line(tmp_path, file):
+    (tmp_path / "text.fits").write_text("not FITS")
+    (tmp_path / "short.fits").write_bytes(file.read_bytes()[:-3000])
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
+    write_fit(made(), tmp_path / "fit.fits")
+    cases = {
+        tmp_path / "missing.fits": "no such file",
+        tmp_path: "is a directory",
+        tmp_path / "text.fits": "not a FITS file",
+        tmp_path / "short.fits": "truncated or damaged",
+        tmp_path / "image.fits": "not the result of a fit",
+    }
+    for path, message in cases.items():
+        with pytest.raises(InputError, match=re.escape(message)) as caught:
+            read_fit(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda hdus: hdus[0].header.update(OOFFIT=2), r"in layout 2, and this version reads 1"),
+        (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
+        (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
+        (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),
+    ],
+    ids=["another layout", "a map missing", "a keyword missing", "half a truth"],
+)
+def test_a_file_that_was_tampered_with_is_refused(tmp_path, change, message):
+    write_fit(made(), tmp_path / "fit.fits")
+    with pytest.raises(InputError, match=message):
+        read_fit(changed(tmp_path / "fit.fits", change))
+
+
+def test_a_fit_is_not_taken_for_an_observation(file):
+    with pytest.raises(InputError):
+        io.read(file)
