@@ -37,6 +37,7 @@ _HOMES = {
     "Telescope": "optics.telescope",
     "fit": "fitting.fitter",
     "fit_many": "fitting.fitter",
+    "problem": "fitting.problems",
     "least_squares": "optim.minimizer",
     "minimize": "optim.minimizer",
     "read": "io",

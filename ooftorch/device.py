@@ -4,6 +4,9 @@
 variable; here each `OO` knows its own device, so two models may live on two devices.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from ooftorch.errors import InputError
 
-__all__ = ["OO"]
+__all__ = ["OO", "Movable"]
 
 
 class OO:
@@ -51,3 +54,41 @@ class OO:
 
     def __repr__(self) -> str:
         return f"OO(device={str(self.device)!r}, dtype={self.dtype})"
+
+
+class Movable:
+    """Something that holds tensors beside a `torch.nn.Module`, and moves and changes precision with it.
+
+    Complex tensors follow a change of the real precision, which `torch.nn.Module.to` does not do.
+    """
+
+    def move(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Apply `change`, as `torch.nn.Module._apply` has it, to every tensor held, directly or below."""
+        for name, value in vars(self).items():
+            setattr(self, name, _moved(value, change))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor held, directly or below."""
+        yield from _tensors(list(vars(self).values()))
+
+
+def _tensors(values: list[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Movable):
+            yield from value.tensors()
+        elif isinstance(value, list):
+            yield from _tensors(value)
+
+
+def _moved(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            return torch.view_as_complex(change(torch.view_as_real(value)))
+        return change(value)
+    if isinstance(value, Movable):
+        value.move(change)
+    elif isinstance(value, list):
+        return [_moved(v, change) for v in value]
+    return value

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ooftorch.optics import zernike
+from ooftorch.optics.basis import SurfaceBasis
+from ooftorch.units import half_path
 
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
@@ -26,7 +27,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class OrderFit:
-    """The fit at one Zernike order.
+    """The fit at one order of the surface basis.
 
     Attributes
     ----------
@@ -129,7 +130,7 @@ class FitResult:
     wavelength : float
         Metres.
     order : int
-        Highest Zernike order.
+        Highest order of the basis.
     converged : bool
         Whether the end is a minimum: nearer to it than a hundredth of a standard deviation.
     message : str
@@ -151,6 +152,14 @@ class FitResult:
     notes : tuple of str
         What was assumed on the way, one line each.
     seconds : float
+    basis : SurfaceBasis
+        What the surface is a sum of.
+    robust : bool
+        Whether the likelihood forgives outliers.
+    stop_radius : float or None
+        Radius of an edge that the illumination has of its own, a cold stop, over the dish radius.
+    good_surface_rms : float or None
+        Rms half-path error, metres, that a good solution for this telescope stays below, where one is known.
     truth : Truth or None
         What was put into simulated maps.
     """
@@ -178,12 +187,16 @@ class FitResult:
     aperture: Aperture = field(repr=False)
     notes: tuple[str, ...]
     seconds: float
+    basis: SurfaceBasis = field(repr=False)
+    robust: bool = False
+    stop_radius: float | None = None
+    good_surface_rms: float | None = None
     truth: "Truth | None" = field(default=None, repr=False)
 
     @property
-    def zernikes(self) -> np.ndarray:
-        """Coefficients z0, z1, ... in radians, (n_terms,)."""
-        return np.array([self.parameters[zernike.name(k)].value for k in range(zernike.n_terms(self.order))])
+    def coefficients(self) -> np.ndarray:
+        """Coefficients of the basis in radians, (n_terms,)."""
+        return np.array([self.parameters[name].value for name in self.basis.names])
 
     @property
     def free_names(self) -> list[str]:
@@ -196,28 +209,27 @@ class FitResult:
 
         Every part counts alike, as far out as light reaches: to the rim, or to the edge of a cold stop.
         """
-        z = self.zernikes[3:]
-        return float(np.sqrt(z @ self._gram @ z))
+        c = self.coefficients
+        return float(np.sqrt(c @ self.gram @ c))
 
     @property
     def phase_error(self) -> float:
         """Standard error of the phase, rms over the same part of the dish, tilt aside, radians."""
-        names = [zernike.name(k) for k in range(3, zernike.n_terms(self.order))]
-        free = self.free_names
+        names, free = self.basis.names, self.free_names
         rows = [free.index(name) for name in names if name in free]
         kept = [i for i, name in enumerate(names) if name in free]
-        variance = np.sum(self._gram[np.ix_(kept, kept)] * self.covariance[np.ix_(rows, rows)])
+        variance = np.sum(self.gram[np.ix_(kept, kept)] * self.covariance[np.ix_(rows, rows)])
         return float(np.sqrt(max(variance, 0.0)))
 
     @property
-    def _gram(self) -> np.ndarray:
-        stop = self.parameters["radius"].value if "radius" in self.parameters else 1.0
-        return zernike.gram(self.order, min(stop, 1.0))[3:, 3:]
+    def gram(self) -> np.ndarray:
+        """Matrix of the mean square phase, (n_terms, n_terms): see `SurfaceBasis.gram`."""
+        return self.basis.gram(1.0 if self.stop_radius is None else min(self.stop_radius, 1.0))
 
     @property
     def surface_rms(self) -> float:
         """Rms half-path error, wavelength * phase_rms / (4 pi), metres."""
-        return self.wavelength * self.phase_rms / (4 * math.pi)
+        return half_path(self.phase_rms, self.wavelength)
 
     @property
     def ruze_efficiency(self) -> float:

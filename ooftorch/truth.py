@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ooftorch.optics import zernike
+from ooftorch.optics.basis import SurfaceBasis, ZernikeBasis, fit_plane
 
 if TYPE_CHECKING:
     from ooftorch.result import FitResult
@@ -45,43 +46,48 @@ class Truth:
     phase: NDArray[np.float64] = field(repr=False)
     radius: float
 
-    def error(self, zernikes: ArrayLike, radius: float | None = None) -> NDArray[np.float64]:
+    def error(
+        self, coefficients: ArrayLike, *, basis: SurfaceBasis | None = None, radius: float | None = None
+    ) -> NDArray[np.float64]:
         """Phase of a surface less the true one, piston and tilt removed.
 
         Parameters
         ----------
-        zernikes : array_like, (n_terms,)
-            Coefficients z0, z1, ... of the surface, radians.
+        coefficients : array_like, (n_terms,)
+            Of the surface, radians.
+        basis : SurfaceBasis, optional
+            What they are coefficients of; Zernikes by default.
         radius : float, optional
-            Of the dish on which they are Zernikes, metres, where it is not that of the truth.
+            Of the dish that the basis is for, metres, where it is not that of the truth.
 
         Returns
         -------
         ndarray, (n, n)
             Radians, where `phase` is; NaN off the dish.
         """
-        z = np.asarray(zernikes, float)
+        c = np.asarray(coefficients, float)
+        basis = basis or ZernikeBasis(zernike.order_of(c.size - 1))
         dish = np.isfinite(self.phase)
         x, y = (a[dish] / (radius or self.radius) for a in np.meshgrid(self.axis, self.axis))
-        difference = z @ zernike.raster(zernike.order_of(z.size - 1), x, y) - self.phase[dish]
-        plane = zernike.raster(1, x, y)
-        difference -= np.linalg.lstsq(plane.T, difference, rcond=None)[0] @ plane
+        difference = c @ basis.evaluate(x, y) - self.phase[dish]
         error = np.full(self.phase.shape, np.nan)
-        error[dish] = difference
+        error[dish] = difference - fit_plane(difference[np.newaxis], x, y)[0]
         return error
 
-    def rms_error(self, zernikes: ArrayLike, radius: float | None = None) -> float:
+    def rms_error(
+        self, coefficients: ArrayLike, *, basis: SurfaceBasis | None = None, radius: float | None = None
+    ) -> float:
         """Rms of `error` over the dish, radians: every part counts alike."""
-        return float(np.sqrt(np.nanmean(self.error(zernikes, radius) ** 2)))
+        return float(np.sqrt(np.nanmean(self.error(coefficients, basis=basis, radius=radius) ** 2)))
 
     def pulls(self, result: "FitResult") -> dict[str, float]:
-        """Fit less truth over the standard error, of every free coefficient from z3 on that the truth has.
+        """Fit less truth over the standard error, of every free coefficient that the truth has, tilts aside.
 
         None where the fit took another dish radius: its coefficients then mean something else.
         """
         if result.aperture.radius != self.radius:
             return {}
-        names = [zernike.name(k) for k in range(3, zernike.n_terms(result.order))]
+        names = result.basis.shape_names
         fitted = {name: result.parameters[name] for name in names if name in self.parameters}
         return {
             name: (p.value - self.parameters[name].value) / p.sigma

@@ -29,8 +29,9 @@ import ooftorch
 from ooftorch.fitting.likelihood import Gaussian
 from ooftorch.fitting.posterior import Data, Posterior
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.optics import telescope, zernike
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Parameter
 
 TELESCOPE = "paper"
@@ -80,7 +81,7 @@ class Setup:
         self.wavelength, self.dz = wavelength, dz
         self.clean = self._block(self.simulator(ooftorch.Noise()).observe())
         self.maps = [MapGeometry(m.dz, m.x, m.y) for m in self.clean.maps]
-        self.model = BeamModel(telescope.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
+        self.model = BeamModel(telescopes.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
         layout = self.model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
         self.model.adopt(layout)
         self.layout = layout
@@ -177,7 +178,7 @@ class Setup:
     def ours(self, observations: list[Observation], order: int) -> list[np.ndarray]:
         """Coefficients z1, z2, ... that the package finds; NaN where it does not converge."""
         results = ooftorch.fit_many(observations, order=order, free=FREE, n=PIXELS)
-        return [r.zernikes[1:] if r.converged else np.full(r.zernikes.size - 1, np.nan) for r in results]
+        return [r.coefficients[1:] if r.converged else np.full(r.coefficients.size - 1, np.nan) for r in results]
 
     def weighted(self, observations: list[Observation], order: int) -> list[np.ndarray]:
         """The same, told the true error of every sample."""

@@ -39,10 +39,10 @@ from ooftorch.device import OO
 from ooftorch.fitting import descent
 from ooftorch.fitting.likelihood import Gaussian
 from ooftorch.fitting.posterior import Data, Posterior
-from ooftorch.optics import telescope as telescopes
-from ooftorch.optics import zernike
+from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.farfield import DirectTransform
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Parameter
 from ooftorch.optim.bfgs import bfgs
 

@@ -119,7 +119,7 @@ def study(telescope: Telescope, case: str, n_fits: int) -> dict:
         results = ooftorch.fit_many(observations, order=ORDER, likelihood=likelihood, n=telescope.n)
         for observation, result in zip(observations, results, strict=True):
             converged += result.converged
-            if observation.truth.rms_error(result.zernikes) > LOST:
+            if observation.truth.rms_error(result.coefficients) > LOST:
                 lost += 1
                 continue
             true = np.array([observation.truth.parameters[name].value for name in NAMES])

@@ -22,9 +22,9 @@ from ooftorch.fitting import descent, prepare
 from ooftorch.fitting.likelihood import Cauchy, Gaussian, Likelihood
 from ooftorch.fitting.posterior import Data, Posterior
 from ooftorch.observation import Observation
-from ooftorch.optics import telescope as telescopes
-from ooftorch.optics import zernike
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Parameter
 from ooftorch.simulation import surfaces as surface
 
@@ -116,7 +116,7 @@ def default(observations: list[Observation]) -> dict:
     begin = time.perf_counter()
     results = ooftorch.fit_many(observations, order=ORDER, n=PIXELS)
     seconds = time.perf_counter() - begin
-    errors = [o.truth.rms_error(r.zernikes) for o, r in zip(observations, results, strict=True)]
+    errors = [o.truth.rms_error(r.coefficients) for o, r in zip(observations, results, strict=True)]
     found = outcome(errors, [r.n_eval for r in results], seconds)
     return found | {"chi2_reduced": [r.chi2_reduced for r in results]}
 

@@ -36,7 +36,7 @@ def fitted(fraction: float, surfaces: int) -> dict:
     for likelihood in LIKELIHOODS:
         results = ooftorch.fit_many(observations, order=ORDER, likelihood=likelihood, n=PIXELS)
         found[likelihood] = {
-            "errors": [o.truth.rms_error(r.zernikes) for o, r in zip(observations, results, strict=True)],
+            "errors": [o.truth.rms_error(r.coefficients) for o, r in zip(observations, results, strict=True)],
             "predicted": [r.phase_error for r in results],
             "converged": sum(r.converged for r in results),
         }

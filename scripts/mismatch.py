@@ -19,14 +19,14 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.observation import Observation
-from ooftorch.optics import illumination, telescope
+from ooftorch.optics import illumination, telescopes
 from ooftorch.optics.telescope import Telescope
 from ooftorch.reporting.text import verdict
 from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import Noise
 
 ORDER, RMS, SNR, WAVELENGTH, DZ = 5, 0.5, 300.0, 9.37e-3, (-0.022, 0.0, 0.022)
-SCOPE = telescope.load("effelsberg")
+SCOPE = telescopes.load("effelsberg")
 BEAM = WAVELENGTH / (2 * SCOPE.radius)
 TAPER = SCOPE.illumination.taper_db
 RIGHT = "nothing wrong"
@@ -163,7 +163,7 @@ def study(case: Case, seeds: range) -> dict:
     quiet, noisy = results[: len(clean)], results[len(clean) :]
     # A surface in metres is what is fitted and corrected: a wrong wavelength scales it, too.
     scale = quiet[0].wavelength / WAVELENGTH
-    errors = [o.truth.rms_error(scale * r.zernikes) for o, r in zip(clean, quiet, strict=True)]
+    errors = [o.truth.rms_error(scale * r.coefficients) for o, r in zip(clean, quiet, strict=True)]
     error = math.sqrt(np.mean(np.square(errors)))
     return {
         "mistake": case.mistake,

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.optics import telescope, zernike
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.receiver import Receiver
 
 WAVELENGTH = 1.1e-3
@@ -29,7 +30,7 @@ def observe(
     **values,
 ):
     """Maps of the surface with coefficients z (z1, z2, ...), noise as a fraction of the in-focus peak."""
-    scope = telescope.load(name)
+    scope = telescopes.load(name)
     axis = np.linspace(-reach, reach, samples) * wavelength / (2 * scope.radius)
     x, y = (a.ravel() for a in np.meshgrid(axis + centre[0], axis + centre[1]))
     order = zernike.order_of(len(z))
@@ -70,5 +71,5 @@ def altered(observation, change):
 
 def phase_error(result, z):
     """Rms phase between a result and the truth z1, z2, ... over the dish, piston and tilt aside."""
-    d = result.zernikes - np.concatenate([[0.0], z])
+    d = result.coefficients - np.concatenate([[0.0], z])
     return float(np.sqrt(np.sum((d**2 * zernike.mean_square(result.order))[3:])))

@@ -6,8 +6,9 @@ import torch
 
 from ooftorch.device import OO
 from ooftorch.errors import InputError
-from ooftorch.optics import telescope
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import telescopes
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 
 HAS_CUDA = torch.cuda.is_available()
 NEEDS_CUDA = pytest.mark.skipif(not HAS_CUDA, reason="torch sees no CUDA device here")
@@ -96,7 +97,7 @@ def test_the_beam_is_the_same_everywhere(device, dtype, tolerance):
     beams, gradients = [], []
     for oo in (OO("cpu"), OO(device, dtype)):
         maps = [MapGeometry(dz, x, y) for dz in (-2e-3, 2e-3)]
-        model = BeamModel(telescope.load("alma"), wavelength, maps, order=3, n=32, oo=oo)
+        model = BeamModel(telescopes.load("alma"), wavelength, maps, order=3, n=32, oo=oo)
         model.set(z3=0.7, z5=-0.4, z7=0.5, z8=0.2)
         power = model()
         power.sum().backward()

@@ -1,83 +1,71 @@
-"""How likely the data are, given the model and the noise.
+"""How likely whitened residuals are.
 
-Each likelihood maps (model, data, noise) to a negative log-likelihood in natural units, normalisation
-included, so that a noise scale can be fitted with the rest. `valid` marks the samples that were
-observed; the others, whatever they hold, add nothing to value or gradient.
+Each likelihood maps residuals r, data minus model whitened by a noise model, to a negative log-likelihood in
+natural units, normalisation included, so that the scale of the noise can be fitted with the rest.
 """
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from ooftorch.errors import InputError
 
-__all__ = ["LIKELIHOODS", "Cauchy", "Gaussian", "Likelihood", "likelihood"]
+__all__ = ["LIKELIHOODS", "Cauchy", "Gaussian", "Likelihood", "choose"]
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Base of the likelihoods of independent residuals r = (data - model)/noise.
+class Likelihood(ABC):
+    """Base of the likelihoods of independent residuals r of unit scale.
 
     Attributes
     ----------
-    name : as on the command line.
-    mean_information : Fisher information of one sample about its own mean, times noise**2.
-    scale_information : Fisher information of one sample about the logarithm of the noise scale.
-    widening : how much larger than the residuals the noise has to be for every sample to count; 1 where
-        every sample counts always.
+    name : str
+        As on the command line.
+    mean_information : float
+        Fisher information of one sample about its own mean.
+    scale_information : float
+        Fisher information of one sample about the logarithm of the scale of the noise.
+    robust : bool
+        Whether it forgives outliers. The errors of a file are then no measure of its scale, which is fitted,
+        and the covariance comes from the residuals as they are.
+    initial_widening : float
+        A search starts with the noise so many times wider than the residuals: with a robust likelihood it
+        takes that for every sample to count.
     """
 
     name: str
     mean_information: float
     scale_information: float
-    widening: float = 1.0
+    robust: bool = False
+    initial_widening: float = 1.0
 
+    @abstractmethod
     def per_sample(self, r: Tensor) -> Tensor:
-        """Negative log-density of the scaled residual r, noise taken as 1."""
-        raise NotImplementedError
+        """Negative log-density of the residual r."""
 
+    @abstractmethod
     def score(self, r: Tensor) -> Tensor:
         """Derivative of `per_sample`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def curvature(self, r: Tensor) -> Tensor:
         """Second derivative of `per_sample`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """`per_sample` summed over the last dimension, and `score`, with as few passes as it takes."""
-        raise NotImplementedError
 
-    def scale(self, r: Tensor) -> float:
-        """Noise scale that makes unscaled residuals r most likely (or a close robust guess)."""
-        raise NotImplementedError
-
-    def __call__(self, model: Tensor, data: Tensor, noise: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Negative log-likelihood, summed over the last dimension.
-
-        Parameters
-        ----------
-        model : Tensor, (..., n)
-        data : Tensor, (n,)
-        noise : Tensor, broadcastable to (..., n)
-            Standard deviation (Gaussian) or half width at half maximum (Cauchy), same units as data.
-        valid : bool Tensor, (n,), optional
-        """
-        if valid is not None:
-            # Harmless numbers for missing samples: a NaN masked only on the way out would still
-            # reach the gradient.
-            data, noise = torch.where(valid, data, 0.0), torch.where(valid, noise, 1.0)
-        loss = self.per_sample((data - model) / noise) + torch.log(noise)
-        return (loss if valid is None else torch.where(valid, loss, 0.0)).sum(-1)
+    @abstractmethod
+    def estimate_scale(self, r: Tensor) -> float:
+        """Scale that makes the residuals r (n,) most likely, or a close robust estimate."""
 
 
 class Gaussian(Likelihood):
     """Normal errors: r**2/2 per sample (Nikolic 2018, equation 4 with the sign of its exponent mended)."""
 
-    def __init__(self) -> None:
-        super().__init__("gaussian", mean_information=1.0, scale_information=2.0)
+    name = "gaussian"
+    mean_information, scale_information = 1.0, 2.0
 
     def per_sample(self, r: Tensor) -> Tensor:  # noqa: D102
         return 0.5 * r.square() + 0.5 * math.log(2 * math.pi)
@@ -91,15 +79,16 @@ class Gaussian(Likelihood):
     def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return 0.5 * torch.linalg.vecdot(r, r) + 0.5 * math.log(2 * math.pi) * r.shape[-1], r
 
-    def scale(self, r: Tensor) -> float:  # noqa: D102
+    def estimate_scale(self, r: Tensor) -> float:  # noqa: D102
         return float(r.square().mean().sqrt())
 
 
 class Cauchy(Likelihood):
     """Cauchy errors: log(1 + r**2) per sample, forgiving of glitches (Nikolic 2018, equation 7)."""
 
-    def __init__(self) -> None:
-        super().__init__("cauchy", mean_information=0.5, scale_information=0.5, widening=10.0)
+    name = "cauchy"
+    mean_information = scale_information = 0.5
+    robust, initial_widening = True, 10.0
 
     def per_sample(self, r: Tensor) -> Tensor:  # noqa: D102
         return torch.log1p(r.square()) + math.log(math.pi)
@@ -114,17 +103,19 @@ class Cauchy(Likelihood):
         s = r.square()
         return torch.log1p(s).sum(-1) + math.log(math.pi) * r.shape[-1], 2 * r / (1 + s)
 
-    def scale(self, r: Tensor) -> float:  # noqa: D102
+    def estimate_scale(self, r: Tensor) -> float:  # noqa: D102
         # Half of a Cauchy distribution lies within its half width.
         return float(r.abs().median())
 
 
-LIKELIHOODS: dict[str, type[Gaussian] | type[Cauchy]] = {"gaussian": Gaussian, "cauchy": Cauchy}
+LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "cauchy": Cauchy}
+"""Likelihoods by name."""
 
 
-def likelihood(name: str) -> Likelihood:
-    """Return the likelihood called `name`; InputError with the known names otherwise."""
-    try:
-        return LIKELIHOODS[name]()
-    except KeyError:
-        raise InputError(f"unknown likelihood {name!r}; known are {', '.join(sorted(LIKELIHOODS))}") from None
+def choose(likelihood: str | Likelihood) -> Likelihood:
+    """Return the likelihood of that name, or one as it is; InputError with the known names otherwise."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if likelihood not in LIKELIHOODS:
+        raise InputError(f"unknown likelihood {likelihood!r}; known are {', '.join(sorted(LIKELIHOODS))}")
+    return LIKELIHOODS[likelihood]()

@@ -2,7 +2,7 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 1
+    OOFFIT        layout of this file, 2; layout 1, which lacks BASIS and what follows it here, is read too
     ORIGIN        "ooftorch"
     CREATOR       program and version
     INPUT         file of the observation
@@ -12,7 +12,7 @@ Primary header
     WAVELEN  m    wavelength
     LIKELIHD      likelihood
     ILLUM         illumination model
-    ORDER         highest Zernike order
+    ORDER         highest order of the surface basis
     CONVERGD      whether the fit converged
     MESSAGE       why it ended
     OBJECTIV      negative log-posterior, natural units
@@ -26,6 +26,10 @@ Primary header
     NMAPS         number of maps
     NNOTES        number of notes
     NOTE1 ...     what was assumed on the way; also in HISTORY
+    BASIS         surface basis
+    ROBUST        whether the likelihood forgives outliers
+    STOPRAD       radius of the illumination's own edge over the dish radius (absent where it has none)
+    GOODRMS  m    rms half-path error that a good solution stays below (absent where none is known)
     PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
     SURFRMS  m    rms half-path error (not read back)
     RUZE          Ruze efficiency (not read back)
@@ -39,7 +43,10 @@ Extensions
     COVARIANCE
         Image; of the free parameters, named PAR1, PAR2, ... in its header.
     ORDERS
-        ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per Zernike order.
+        ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per order of the basis.
+    SURFACE_BASIS, SURFACE_GRAM
+        Absent for Zernikes. NAME, ORDER and LABEL, a row per term, PISTON, XTILT and YTILT in the header; and
+        the image of the matrix that makes the mean square phase over the dish of the coefficients.
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
@@ -69,6 +76,7 @@ from ooftorch.io.fits_tools import (
     aperture_image,
     escaped,
     exact_card,
+    header_number,
     is_fits,
     native,
     open_fits,
@@ -77,12 +85,15 @@ from ooftorch.io.fits_tools import (
     text_column,
 )
 from ooftorch.io.truth_hdus import read_truth, truth_hdus
+from ooftorch.optics import telescopes
+from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
 
-_LAYOUT = 1
+_LAYOUT = 2
+_READABLE = (1, 2)
 
 # Header key, and of numbers the comment, of the fields that are one text or number, by type. A text may
 # need the whole card.
@@ -102,7 +113,7 @@ _FLOAT = {
     "seconds": ("SECONDS", "[s] wall time of the fit"),
 }
 _INT = {
-    "order": ("ORDER", "highest Zernike order"),
+    "order": ("ORDER", "highest order of the surface basis"),
     "n_data": ("NDATA", "valid samples"),
     "n_missing": ("NMISSING", "samples never observed"),
     "n_free": ("NFREE", "free parameters"),
@@ -122,6 +133,8 @@ _ORDERS = {
     "n_eval": ("NEVAL", "K"),
     "seconds": ("SECONDS", "D"),
 }
+# Header key of the terms that are piston and tilts.
+_TILTS = {"piston": "PISTON", "x_tilt": "XTILT", "y_tilt": "YTILT"}
 # Image, unit and meaning of the fields of the aperture.
 _IMAGES = {
     "phase": ("APERTURE_PHASE", "rad", "phase, piston and tilt removed"),
@@ -167,6 +180,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
                 for field, (name, form) in _ORDERS.items()
             ],
         ),
+        *_basis(result),
         *_aperture(result.aperture),
         *(_map(m, i) for i, m in enumerate(result.maps)),
         *([] if result.truth is None else truth_hdus(result.truth)),
@@ -199,10 +213,10 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
     header = hdus[0].header
     if "OOFFIT" not in header:
         raise InputError(f"{path}: not the result of a fit (no OOFFIT in its header); expected a fit.fits")
-    if header["OOFFIT"] != _LAYOUT:
+    if header["OOFFIT"] not in _READABLE:
         raise InputError(
             f"{path}: written by {header.get('CREATOR', 'another version')} in layout {header['OOFFIT']}, "
-            f"and this version reads {_LAYOUT}; use the version that wrote it"
+            f"and this version reads {' and '.join(map(str, _READABLE))}; use the version that wrote it"
         )
     try:
         return _result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
@@ -241,7 +255,39 @@ def _result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> F
         ),
         notes=tuple(plain(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
         truth=truth,
+        **(_since_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _of_layout_1(header, rows)),
     )
+
+
+def _since_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
+    name = plain(header["BASIS"])
+    return {
+        "basis": BASES[name](header["ORDER"]) if name in BASES else _read_basis(name, hdus),
+        "robust": header["ROBUST"],
+        "stop_radius": header_number(header, "STOPRAD", ""),
+        "good_surface_rms": header_number(header, "GOODRMS", ""),
+    }
+
+
+def _of_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
+    """What layout 1 leaves to be inferred: it is of Zernikes and of what the package knew then."""
+    values = dict(zip(rows["NAME"].tolist(), rows["VALUE"].tolist(), strict=True))
+    telescope = plain(header["TELESCOP"])
+    known = telescopes.load(telescope) if telescope in telescopes.names() else None
+    return {
+        "basis": ZernikeBasis(header["ORDER"]),
+        "robust": header["LIKELIHD"] == "cauchy",
+        "stop_radius": values["radius"] if header["ILLUM"] == "tophat" else None,
+        "good_surface_rms": None if known is None else known.good_surface_rms,
+    }
+
+
+def _read_basis(name: str, hdus: dict[str, Any]) -> RecordedBasis:
+    hdu = hdus["SURFACE_BASIS"]
+    named = {key: plain(hdu.header[card]) or None for key, card in _TILTS.items()}
+    names, labels = (tuple(map(plain, hdu.data[column].tolist())) for column in ("NAME", "LABEL"))
+    orders = tuple(hdu.data["ORDER"].tolist())
+    return RecordedBasis(name, names, orders, labels, native(hdus["SURFACE_GRAM"].data), **named)
 
 
 def _read_map(hdu: Any) -> MapFit:
@@ -264,6 +310,12 @@ def _primary_header(result: FitResult) -> fits.Header:
         header.append(exact_card(key, getattr(result, name), comment))
     for name, (key, comment) in _INT.items():
         header[key] = (getattr(result, name), comment)
+    header["BASIS"] = escaped(result.basis.name)
+    header["ROBUST"] = (result.robust, "whether the likelihood forgives outliers")
+    if result.stop_radius is not None:
+        header.append(exact_card("STOPRAD", result.stop_radius, "illumination's edge over dish radius"))
+    if result.good_surface_rms is not None:
+        header.append(exact_card("GOODRMS", result.good_surface_rms, "[m] good solutions stay below"))
     header["CONVERGD"] = (result.converged, "whether the fit converged")
     header.append(exact_card("RADIUS", result.aperture.radius, "[m] of the dish"))
     header["NMAPS"] = (len(result.maps), "number of maps")
@@ -274,7 +326,7 @@ def _primary_header(result: FitResult) -> fits.Header:
     for line in (
         f"ooftorch {__version__}: fit of {result.input}",
         f"{len(result.maps)} maps, dz {offsets} mm",
-        f"Zernike orders 1 to {result.order} in turn, {result.likelihood} likelihood, "
+        f"{result.basis.name} orders 1 to {result.order} in turn, {result.likelihood} likelihood, "
         f"{result.illumination} illumination",
         f"{'converged' if result.converged else 'not converged'}: {result.message}",
         *(f"note: {note}" for note in result.notes),
@@ -289,6 +341,24 @@ def _covariance(result: FitResult) -> Any:
     for i, name in enumerate(result.free_names, 1):
         hdu.header[f"PAR{i}"] = (escaped(name), f"parameter of row and column {i}")
     return hdu
+
+
+def _basis(result: FitResult) -> list[Any]:
+    """HDUs that describe a basis that its name and order do not."""
+    basis = result.basis
+    if basis.name in BASES:
+        return []
+    terms = table(
+        "SURFACE_BASIS",
+        [
+            text_column("NAME", [escaped(name) for name in basis.names]),
+            fits.Column("ORDER", "K", array=np.array(basis.orders)),
+            text_column("LABEL", [escaped(basis.label(name)) for name in basis.names]),
+        ],
+    )
+    for attribute, card in _TILTS.items():
+        terms.header[card] = escaped(getattr(basis, attribute) or "")
+    return [terms, fits.ImageHDU(result.gram, name="SURFACE_GRAM")]
 
 
 def _aperture(a: Aperture) -> list[Any]:

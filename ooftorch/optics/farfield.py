@@ -18,6 +18,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ooftorch.device import Movable
+
 __all__ = ["DirectTransform", "dot", "power", "sky_pitch", "transform", "transform_costs"]
 
 
@@ -54,7 +56,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.addcmul(a[..., 0] * b[..., 0], a[..., 1], b[..., 1])
 
 
-class DirectTransform:
+class DirectTransform(Movable):
     """The far-field sum at chosen directions, as a linear operator that can be kept.
 
     One of three ways, all of them exact, whichever `transform_costs` puts lowest:

@@ -6,33 +6,20 @@ the units of the data. `Layout` is the one place that knows where in the vector 
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ooftorch.device import OO
+from ooftorch.device import OO, Movable
 from ooftorch.errors import InputError
-from ooftorch.optics import illumination, zernike
-from ooftorch.optics.receiver import Receiver
-from ooftorch.optics.telescope import Telescope
 
-__all__ = ["LOG_LIMIT", "Layout", "Parameter", "Units", "default_layout"]
+__all__ = ["LOG_LIMIT", "Layout", "Parameter", "Units", "declare_per_map"]
 
-# Prior widths (standard deviations) of parameters that are not shape of the surface.
-GAIN_TIE = 0.03  # relative spread of the maps' gains about their common value
-POINTING_PRIOR = 0.25  # per-map pointing error, in units of wavelength over diameter
-CENTRE_PRIOR = 0.05  # illumination centre, in dish radii
-FOCUS_PRIOR_M = 1e-3  # common error of the defocus, metres
-GAIN_RATIO_PRIOR = 0.1  # relative, of a chopped pair
-
-# Power has no trace of these.
-UNOBSERVABLE = {"z0": "no power pattern depends on the piston", "amp": "the maps' gains stand for it"}
-
-# Logarithms of a positive parameter over its scale beyond this are one and the same, so that a line search
-# may overshoot without meeting an infinity.
+# Logarithms of a positive parameter over its scale beyond this are clamped, so that a line search may
+# overshoot without meeting an infinity.
 LOG_LIMIT = 50.0
 
 
@@ -54,6 +41,10 @@ class Parameter:
     log : bool
     prior : float or None
         Standard deviation of a normal prior about the start, in the unit (relative where `log`).
+    map : int or None
+        Number of the map that the parameter belongs to; None for one that belongs to all.
+    unobservable : str
+        Why no power pattern depends on it, where that is so: it cannot be freed.
     """
 
     name: str
@@ -63,6 +54,13 @@ class Parameter:
     free: bool = False
     log: bool = False
     prior: float | None = None
+    map: int | None = None
+    unobservable: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name without the number of the map: "gain" for gain_0, gain_1, ..."""
+        return self.name if self.map is None else self.name.removesuffix(f"_{self.map}")
 
     def coordinate(self, value: float) -> float:
         """Coordinate of a value; InputError for one that is not positive where it has to be."""
@@ -76,9 +74,14 @@ class Parameter:
             return self.scale * coordinate
         return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
 
-    def slope(self, coordinate: float) -> float:
+    def derivative(self, coordinate: float) -> float:
         """Derivative of the value by the coordinate: turns a coordinate's error into the value's."""
         return self.value(coordinate) if self.log else self.scale
+
+
+def declare_per_map(kind: str, n_maps: int, unit: str, start: float, scale: float, **more) -> list[Parameter]:
+    """One parameter for each map, named `kind`_0, `kind`_1, ...; `more` as of `Parameter`."""
+    return [Parameter(f"{kind}_{i}", unit, start, scale, map=i, **more) for i in range(n_maps)]
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,24 @@ class Layout:
         except ValueError:
             raise self._unknown(name) from None
 
+    def __getitem__(self, name: str) -> Parameter:
+        """Return the parameter of that name; InputError where there is none."""
+        return self.parameters[self.index(name)]
+
+    def span(self, parameters: Sequence[Parameter]) -> slice:
+        """Where these parameters, declared together, stand: the vector's entries of them as a slice."""
+        if not parameters:
+            return slice(0, 0)
+        first = self.index(parameters[0].name)
+        found = slice(first, first + len(parameters))
+        names = [p.name for p in parameters]
+        if self.names[found] != names:
+            raise ValueError(f"the layout does not hold {', '.join(names)} one after the other")
+        return found
+
     def expand(self, name: str) -> list[str]:
         """Parameters meant by `name`: itself, or one per map ("dx" means dx_0, dx_1, ...)."""
-        members = [n for n in self.names if n == name or (n.startswith(name + "_") and n[-1].isdigit())]
+        members = [p.name for p in self.parameters if name in (p.name, p.kind)]
         if not members:
             raise self._unknown(name)
         return members
@@ -134,40 +152,32 @@ class Layout:
     def freed(self, names: Iterable[str]) -> "Layout":
         """Return a layout in which `names` are free as well."""
         chosen = {m for name in names for m in self.expand(name)}
-        for name in sorted(chosen & set(UNOBSERVABLE)):
-            raise InputError(f"{name} cannot be freed: {UNOBSERVABLE[name]}")
-        return self._replace(lambda p: replace(p, free=True) if p.name in chosen else p)
+        for p in self.parameters:
+            if p.name in chosen and p.unobservable:
+                raise InputError(f"{p.name} cannot be freed: {p.unobservable}")
+        return self._change(chosen, lambda p: replace(p, free=True))
 
     def fixed(self, values: Mapping[str, float]) -> "Layout":
         """Return a layout in which these parameters are held at the given values, without a prior."""
         held = {m: value for name, value in values.items() for m in self.expand(name)}
-        for p in self.parameters:
-            if p.name in held:
-                p.coordinate(held[p.name])
-        return self._replace(
-            lambda p: replace(p, free=False, start=held[p.name], prior=None) if p.name in held else p
-        )
+        for name, value in held.items():
+            self[name].coordinate(value)  # refuses a value that cannot be
+        return self._change(held, lambda p: replace(p, free=False, start=held[p.name], prior=None))
 
-    def added(self, parameter: Parameter) -> "Layout":
-        """Return a layout with one more parameter, at the end."""
-        return replace(self, parameters=(*self.parameters, parameter))
+    def added(self, *parameters: Parameter) -> "Layout":
+        """Return a layout with more parameters, at the end."""
+        return replace(self, parameters=(*self.parameters, *parameters))
 
-    def held(self, name: str) -> "Layout":
-        """Return a layout in which one parameter keeps the coordinate that it has."""
-        self.index(name)
-        return self._replace(lambda p: replace(p, free=False) if p.name == name else p)
+    def held(self, names: Iterable[str]) -> "Layout":
+        """Return a layout in which these parameters keep the coordinates that they have."""
+        chosen = set(names)
+        for name in chosen:
+            self.index(name)
+        return self._change(chosen, lambda p: replace(p, free=False))
 
-    def up_to_order(self, order: int) -> "Layout":
-        """Return a layout whose Zernikes above `order` are held where they start."""
-
-        def cut(p: Parameter) -> Parameter:
-            k = zernike.number(p.name)
-            return p if k is None or zernike.order_of(k) <= order else replace(p, free=False)
-
-        return self._replace(cut)
-
-    def _replace(self, change) -> "Layout":
-        return replace(self, parameters=tuple(change(p) for p in self.parameters))
+    def _change(self, chosen: Iterable[str], change: Callable[[Parameter], Parameter]) -> "Layout":
+        chosen = set(chosen)
+        return replace(self, parameters=tuple(change(p) if p.name in chosen else p for p in self.parameters))
 
     def coordinates(self, values: Mapping[str, float] | None = None) -> np.ndarray:
         """Vector of coordinates at the start values, `values` overriding some by name."""
@@ -180,9 +190,9 @@ class Layout:
         """Values by name at a vector of coordinates."""
         return {p.name: p.value(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)}
 
-    def slopes(self, coordinates: np.ndarray) -> np.ndarray:
+    def derivatives(self, coordinates: np.ndarray) -> np.ndarray:
         """Derivatives of the values by the coordinates."""
-        return np.array([p.slope(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)])
+        return np.array([p.derivative(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)])
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
         """Priors as linear residuals: half the squared norm of ``rows @ u - target`` is their cost.
@@ -209,8 +219,8 @@ class Layout:
         return np.array(rows).reshape(-1, len(self.parameters)), np.array(target)
 
 
-class Units:
-    """Coordinates of a whole layout to values, and the slopes of that, as tensors.
+class Units(Movable):
+    """Coordinates of a whole layout to values in their units, and the derivatives of that, as tensors.
 
     Parameters
     ----------
@@ -228,51 +238,7 @@ class Units:
         exponential = torch.exp(coordinates.clamp(-LOG_LIMIT, LOG_LIMIT))
         return self._scale * torch.where(self._log, exponential, coordinates)
 
-    def slopes(self, coordinates: Tensor, values: Tensor) -> Tensor:
+    def derivatives(self, coordinates: Tensor, values: Tensor) -> Tensor:
         """Derivatives of the values by the coordinates."""
         beyond = coordinates.abs() > LOG_LIMIT
         return torch.where(self._log, values.masked_fill(beyond, 0.0), self._scale)
-
-
-def default_layout(
-    telescope: Telescope,
-    illumination_name: str,
-    order: int,
-    n_maps: int,
-    scale: float,
-    wavelength: float,
-    receiver: Receiver,
-) -> Layout:
-    """Every parameter, with what is free and how tightly where nobody says otherwise."""
-    model = illumination.model(illumination_name)
-    usual = dict(model.defaults)
-    known = telescope.illumination
-    if "taper_db" in usual and known.taper_db is not None:
-        usual["taper_db"] = known.taper_db
-    if "sigma" in usual and known.taper_db is not None:
-        usual["sigma"] = illumination.sigma_from_taper(illumination_name, known.taper_db)
-    if "radius" in usual and known.radius is not None:
-        usual["radius"] = known.radius / telescope.radius
-    beam = wavelength / (2 * telescope.radius)
-
-    parameters = [Parameter(zernike.name(k), "rad", 0.0, free=k > 0) for k in range(zernike.n_terms(order))]
-    for name, start in usual.items():
-        unit = {"taper_db": "dB", "x0": "R", "y0": "R", "sigma": "R", "radius": "R"}.get(name, "")
-        prior = model.free.get(name, CENTRE_PRIOR if name in ("x0", "y0") else None)
-        log = name in ("sigma", "radius", "amp")
-        parameters.append(Parameter(name, unit, start, free=name in model.free, log=log, prior=prior))
-    for i in range(n_maps):
-        parameters += [
-            Parameter(f"gain_{i}", "data", scale, scale, free=True, log=True),
-            Parameter(f"offset_{i}", "data", 0.0, scale, free=True),
-            Parameter(f"dx_{i}", "rad", 0.0, beam, prior=POINTING_PRIOR * beam),
-            Parameter(f"dy_{i}", "rad", 0.0, beam, prior=POINTING_PRIOR * beam),
-        ]
-    parameters.append(Parameter("dz", "m", 0.0, FOCUS_PRIOR_M, prior=FOCUS_PRIOR_M))
-    if receiver.chopped:
-        ratio = receiver.gain_ratio
-        parameters.append(
-            Parameter("gain_ratio", "", ratio, ratio, free=True, log=True, prior=GAIN_RATIO_PRIOR)
-        )
-    gains = tuple(f"gain_{i}" for i in range(n_maps))
-    return Layout(tuple(parameters), ties=((gains, GAIN_TIE),))

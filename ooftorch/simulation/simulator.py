@@ -16,23 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 from ooftorch import __version__
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.optics import telescope as telescopes
-from ooftorch.optics import zernike
-from ooftorch.optics.model import BeamModel, MapGeometry, Shape
-from ooftorch.optics.pixels import raster
+from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
+from ooftorch.optics.pixels import Shape, choose_raster
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optics.telescope import Telescope
 from ooftorch.simulation.noise import Noise, Streams, glitch_sizes, pink
 from ooftorch.simulation.scan import PATTERNS, Scan
 from ooftorch.truth import TrueValue, Truth
-from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["Simulator", "simulate", "usual_focus", "usual_wavelength"]
+__all__ = ["Simulator", "simulate"]
 
 Array = NDArray[np.float64]
 
-# Path between rim and centre that observers choose as defocus, in wavelengths: 0.7 to 1.9 in the literature.
-_DEFOCUS = 1.25
 # Half width of a map beyond what the defocus spreads, and distance of its samples, wavelengths over diameter.
 _REACH, _STEP = 6.0, 0.4
 # Twice as fine as the least that a fit takes: a simulation must not share the fit's pixels.
@@ -88,10 +85,10 @@ class Simulator:
         Metres; by default the one at which the telescope is usually measured.
     dz : array_like, optional
         Focus offsets of the maps, metres, in the order in which they are taken; by default zero, minus
-        `usual_focus`, and plus.
+        `Telescope.usual_defocus`, and plus.
     receiver : Receiver
     illumination : str, optional
-        A name of `illumination.MODELS`; the telescope's usual one by default.
+        A name of `illumination.NAMES`; the telescope's usual one by default.
     shapes : sequence of callable
         Phase (rad) beside the Zernikes', functions of x, y (m): see `surface.bump`, `surface.PhaseMap`.
     pattern : {"map", "otf", "daisy"}
@@ -128,15 +125,16 @@ class Simulator:
         n: int | None = None,
         oversample: float = 2.0,
     ) -> None:
-        scope = telescope if isinstance(telescope, Telescope) else telescopes.load(telescope)
-        self.telescope = scope
-        self._name = scope.name if isinstance(telescope, Telescope) else str(telescope)
+        self._name = telescope.name if isinstance(telescope, Telescope) else str(telescope)
+        if not isinstance(telescope, Telescope):
+            telescope = telescopes.load(telescope)
+        self.telescope = telescope
         if wavelength is not None and not 0 < wavelength < math.inf:
             raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
-        self.wavelength = usual_wavelength(scope) if wavelength is None else wavelength
+        self.wavelength = telescope.usual_wavelength() if wavelength is None else wavelength
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
-        self.illumination = illumination or scope.illumination.model
-        given = _offsets(scope, self.wavelength, dz)
+        self.illumination = illumination or telescope.illumination.model
+        given = _choose_offsets(telescope, self.wavelength, dz)
         # Sorted, as an observation has them; the place of each in the order of the day.
         self._taken = np.argsort(given, kind="stable")
         self.dz = given[self._taken]
@@ -145,7 +143,7 @@ class Simulator:
         self.peak = peak
         self.scan = self._scan(reach, step)
         places = [(self.scan.x, self.scan.y)]
-        least = raster(scope, self.wavelength, receiver, places, oversample, _PIXELS)
+        least = choose_raster(telescope, self.wavelength, receiver, places, oversample, _PIXELS)
         self._n, self._oversample = least if n is None else n, oversample
         self._kept: tuple[list[MapGeometry], BeamModel] | None = None
 
@@ -275,7 +273,7 @@ class Simulator:
                 for a, b in zip(known, maps, strict=True)
             )
             if model.order == order and all(same):
-                model.adopt(model.layout)
+                model.reset()
                 return model
         model = self._make(maps, order, self.receiver, self._shape if self.shapes else None)
         self._kept = maps, model
@@ -339,11 +337,13 @@ class Simulator:
         x, y = np.meshgrid(axis, axis)
         lit = self.telescope.open_at(x, y)
         x, y = x[lit], y[lit]
-        at = (torch.as_tensor(a / self.telescope.radius) for a in (x, y))
-        lamp = {name: torch.tensor(values[name]) for name in model.illumination.defaults}
-        amplitude = model.illumination.amplitude(*at, **lamp).numpy()
+        radius = self.telescope.radius
+        at = (torch.as_tensor(a / radius) for a in (x, y))
+        lighting = {p.name: torch.tensor(values[p.name]) for p in model.lighting.parameters}
+        illumination = model.instrument.illumination
+        amplitude = illumination.amplitude(*at, model.pixels.pitch / radius, **lighting).numpy()
         z = np.array([values[zernike.name(k)] for k in range(zernike.n_terms(model.order))])
-        true = z @ zernike.raster(model.order, x / self.telescope.radius, y / self.telescope.radius)
+        true = z @ zernike.raster(model.order, x / radius, y / radius)
         if self.shapes:
             true = true + self._shape(x, y)
         phase = np.full(lit.shape, np.nan)
@@ -351,21 +351,9 @@ class Simulator:
         return Truth(parameters, axis, phase, self.telescope.radius)
 
 
-def usual_wavelength(scope: Telescope) -> float:
-    """Wavelength (m) at which the telescope is usually measured; InputError where none is known."""
-    if scope.frequency is None:
-        raise InputError(f"no usual frequency is known for {scope.name}; give the frequency")
-    return SPEED_OF_LIGHT / scope.frequency
-
-
-def usual_focus(scope: Telescope, wavelength: float) -> float:
-    """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits."""
-    return float(f"{_DEFOCUS * wavelength / scope.depth():.1e}")
-
-
-def _offsets(scope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
+def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
     if given is None:
-        usual = usual_focus(scope, wavelength)
+        usual = telescope.usual_defocus(wavelength)
         return np.array([0.0, -usual, usual])
     dz = np.atleast_1d(np.asarray(given, float))
     if dz.ndim != 1 or not dz.size or not (np.abs(dz) < 1).all():

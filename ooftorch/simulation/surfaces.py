@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
 from ooftorch.optics import zernike
-from ooftorch.optics.model import Shape
+from ooftorch.optics.pixels import Shape
 
 # The azimuthal index is called l throughout, as in the field.
 # ruff: noqa: E741

@@ -21,8 +21,9 @@ import ooftorch
 from ooftorch import Simulator, minimize
 from ooftorch.fitting.likelihood import Gaussian
 from ooftorch.fitting.posterior import Data, Posterior
-from ooftorch.optics import telescope, zernike
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Parameter
 from ooftorch.reporting.plot import plot_convergence, save
 from ooftorch.simulation import surfaces as surface
@@ -42,7 +43,7 @@ def observe(seed: int = 0) -> ooftorch.Observation:
 def posterior_of(observation: ooftorch.Observation) -> Posterior:
     """Negative log-posterior of the free coordinates."""
     maps = [MapGeometry(m.dz, m.x, m.y) for m in observation.maps]
-    model = BeamModel(telescope.load(TELESCOPE), WAVELENGTH, maps, order=ORDER, n=96)
+    model = BeamModel(telescopes.load(TELESCOPE), WAVELENGTH, maps, order=ORDER, n=96)
     model.adopt(model.layout.added(Parameter("noise", "errors", 1.0, log=True)))
     power, errors = (
         torch.as_tensor(np.concatenate([getattr(m, name) for m in observation.maps]))

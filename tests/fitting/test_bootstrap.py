@@ -20,7 +20,7 @@ def test_scatter_of_refits_is_the_error_bar(errors):
     observation, result = case(errors=errors)
     drawn = ooftorch.resample(observation, result, 150, seed=1)
     refits = ooftorch.fit_many(drawn, order=2, n=96)
-    scatter = np.std([r.zernikes for r in refits], axis=0, ddof=1)
+    scatter = np.std([r.coefficients for r in refits], axis=0, ddof=1)
     bars = [result.parameters[f"z{k}"].sigma for k in range(len(scatter))]
     # The standard error of a standard deviation from 150 draws is 6 per cent.
     np.testing.assert_allclose(scatter[1:] / bars[1:], 1.0, atol=0.25)

@@ -1,6 +1,7 @@
 """fit.fits: what is written comes back, bit for bit, and says what it is."""
 
 import dataclasses
+import json
 import math
 import re
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from places import ROOT
 
 import ooftorch
 from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.result_file import read_fit, write_fit
+from ooftorch.optics.basis import RecordedBasis, ZernikeBasis
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 from ooftorch.truth import TrueValue, Truth
 
@@ -56,6 +59,10 @@ def made(seed=0, **changes):
         "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, rng.uniform(1, 2, (9, 9))),
         "notes": ("first thing", "", "one " * 40, "two\nlines"),
         "seconds": 12.345678901234567,
+        "basis": ZernikeBasis(3),
+        "robust": True,
+        "stop_radius": 0.1 + 0.2,
+        "good_surface_rms": 4e-4,
         "truth": Truth(
             {"z1": TrueValue(1 / 3, "rad"), "q": TrueValue(-0.0, ""), "dz_0": TrueValue(5e-324, "m")},
             axis[2:] / 3,
@@ -106,15 +113,50 @@ def test_every_field_comes_back_exactly(file):
     [
         {"converged": False, "notes": ()},
         {"truth": None},
+        {"stop_radius": None, "good_surface_rms": None, "robust": False},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2]},
     ],
-    ids=["no notes", "no truth", "no focal length", "fewer"],
+    ids=["no notes", "no truth", "no limits", "no focal length", "fewer"],
 )
 def test_less_comes_back_exactly_too(tmp_path, changes):
     result = made(1, **changes)
     write_fit(result, tmp_path / "fit.fits")
     assert_same(result, read_fit(tmp_path / "fit.fits"))
+
+
+def test_a_basis_of_ones_own_comes_back_as_far_as_it_can_be_told(tmp_path):
+    """Names, labels, orders and what the coefficients amount to; not the functions themselves."""
+    names = tuple(f"z{k}" for k in range(10))
+    gram = np.random.default_rng(5).standard_normal((10, 10))
+    labels = tuple(f"petal {k}, it's & " for k in range(10))
+    basis = RecordedBasis("petals", names, (1,) * 10, labels, gram @ gram.T, x_tilt="z2", y_tilt="z1")
+    result = made(basis=basis)
+    write_fit(result, tmp_path / "fit.fits")
+    again = read_fit(tmp_path / "fit.fits")
+    assert_same(result, again)
+    assert again.phase_rms == result.phase_rms
+    assert again.basis.label("z3") == "petal 3, it's & "
+    with pytest.raises(InputError, match=r"basis 'petals'.*known bases are zernike"):
+        again.basis.evaluate(0.0, 0.0)
+
+
+def test_a_result_written_before_still_reads():
+    """tests/data/fit-layout-1.fits, with the numbers that its program printed."""
+    result = read_fit(ROOT / "tests" / "data" / "fit-layout-1.fits")
+    told = json.loads((ROOT / "tests" / "data" / "fit-layout-1.json").read_text())
+    assert result.basis == ZernikeBasis(3)
+    assert (result.robust, result.good_surface_rms) == (True, 4e-4)
+    assert result.stop_radius == told["parameters"]["radius"]["value"] == 0.9
+    for name, p in told["parameters"].items():
+        assert result.parameters[name]._asdict() == p
+    assert result.phase_rms == pytest.approx(told["phase_rms_rad"], rel=1e-12)
+    assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
+    assert result.truth.rms_error(result.coefficients) == pytest.approx(
+        told["truth"]["phase_error_rad"], rel=1e-9
+    )
+    word, *reasons = ooftorch.verdict(result)
+    assert [word, *reasons] == [told["verdict"], *told["reasons"]]
 
 
 @pytest.mark.parametrize("tail", ["'", "&", " ", "''&'", "\\", "µ"])

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize, special
 from torch.utils.flop_counter import FlopCounterMode
 
-from ooftorch.optics import farfield, telescope
+from ooftorch.optics import farfield, telescopes
 from ooftorch.optics.farfield import DirectTransform, dot, power, sky_pitch, transform, transform_costs
 
 WAVELENGTH = 2e-3
@@ -434,7 +434,7 @@ def test_costs_grow_as_they_should():
 
 
 def test_uniform_disc_gives_the_airy_pattern():
-    dish = telescope.load("alma-nosec")
+    dish = telescopes.load("alma-nosec")
     n, pitch = 72, 2 * dish.radius / 64
     x = (np.arange(n) - n // 2) * pitch
     open_part = torch.as_tensor(dish.coverage(*np.meshgrid(x, x), pitch))

@@ -12,10 +12,9 @@ import torch
 
 from ooftorch import reference
 from ooftorch.errors import InputError
-from ooftorch.fitting.likelihood import likelihood
-from ooftorch.optics import telescope, zernike
-from ooftorch.optics.illumination import MODELS
-from ooftorch.optics.model import BeamModel, MapGeometry
+from ooftorch.optics import illumination, telescopes, zernike
+from ooftorch.optics.instrument import MapGeometry
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout, Parameter
 from ooftorch.optics.receiver import Receiver
 
@@ -100,9 +99,9 @@ def assert_matches(model, expected):
 
 
 @pytest.mark.parametrize("model_name", ILLUMINATIONS)
-@pytest.mark.parametrize("name", telescope.names())
+@pytest.mark.parametrize("name", telescopes.names())
 def test_reference_for_every_telescope_and_illumination(name, model_name):
-    scope = telescope.load(name)
+    scope = telescopes.load(name)
     model = BeamModel(
         scope,
         WAVELENGTH,
@@ -128,7 +127,7 @@ def test_reference_for_every_telescope_and_illumination(name, model_name):
 )
 @pytest.mark.parametrize(("name", "model_name"), [("gbt", "gaussian"), ("alma-dv", "squashed")])
 def test_reference_with_other_receivers(name, model_name, receiver):
-    scope = telescope.load(name)
+    scope = telescopes.load(name)
     beam = WAVELENGTH / (2 * scope.radius)
     chop = tuple(beam * h for h in receiver.get("chop", (0.0, 0.0)))
     ratio, disc_radius = receiver.get("gain_ratio", 1.0), beam * receiver.get("disc_radius", 0.0)
@@ -159,7 +158,7 @@ def test_reference_with_other_receivers(name, model_name, receiver):
 
 def tiny(model_name="gaussian", receiver=None, name="alma"):
     """Three maps of a few samples on a coarse raster: all the parameters, little work."""
-    scope = telescope.load(name)
+    scope = telescopes.load(name)
     beam = WAVELENGTH / (2 * scope.radius)
     xy = beam * np.random.default_rng(1).uniform(-1.5, 1.5, (2, 5))
     maps = [MapGeometry(-3e-3, *xy), MapGeometry(0.0, *xy[:, :3]), MapGeometry(4e-3, *xy)]
@@ -210,7 +209,7 @@ def test_a_stack_of_coordinates_is_a_loop(receiver):
     )
     found, (amplitude, phase) = model(u), model.aperture(u)
     assert found.shape == (2, 3, 13)
-    assert amplitude.shape == phase.shape == (2, 3, len(model.pixel_x))
+    assert amplitude.shape == phase.shape == (2, 3, len(model.pixels.x))
     for i, j in itertools.product(range(2), range(3)):
         torch.testing.assert_close(found[i, j], model(u[i, j]), rtol=1e-12, atol=1e-13)
         torch.testing.assert_close(amplitude[i, j], model.aperture(u[i, j])[0], rtol=1e-13, atol=0)
@@ -227,7 +226,7 @@ def test_without_argument_the_modules_own_coordinates_count():
 
 
 def test_the_perfect_telescope_in_focus_has_its_gain_as_its_peak():
-    scope = telescope.load("effelsberg")
+    scope = telescopes.load("effelsberg")
     geometry = MapGeometry(0.0, np.array([0.0, 1e-6]), np.zeros(2))
     model = BeamModel(scope, WAVELENGTH, [geometry], order=1, n=48, scale=12.0)
     model.set(gain_0=30.0, offset_0=2.0, amp=5.0, x0=0.1)
@@ -239,7 +238,7 @@ def test_usual_illumination_of_the_telescope_is_the_start():
     geometry = [MapGeometry(0.0, np.zeros(1), np.zeros(1))]
 
     def start(name, model_name):
-        model = BeamModel(telescope.load(name), WAVELENGTH, geometry, order=1, illumination=model_name, n=32)
+        model = BeamModel(telescopes.load(name), WAVELENGTH, geometry, order=1, illumination=model_name, n=32)
         return model.values()
 
     assert start("effelsberg", "pedestal")["taper_db"] == -14.5
@@ -252,7 +251,7 @@ def test_usual_illumination_of_the_telescope_is_the_start():
 
 
 def test_maps_too_wide_for_the_raster_are_refused_with_one_that_will_do():
-    scope = telescope.load("alma")
+    scope = telescopes.load("alma")
     wide = 1.7e-3
 
     def build(n):
@@ -272,15 +271,15 @@ def test_maps_too_wide_for_the_raster_are_refused_with_one_that_will_do():
 def test_bad_wavelength_is_refused(wavelength):
     geometry = MapGeometry(0.0, np.zeros(1), np.zeros(1))
     with pytest.raises(InputError, match=r"wavelength .* expected a positive number"):
-        BeamModel(telescope.load("alma"), wavelength, [geometry], order=1)
+        BeamModel(telescopes.load("alma"), wavelength, [geometry], order=1)
 
 
 def test_an_order_without_parameters_and_an_unknown_illumination_are_refused():
     geometry = [MapGeometry(0.0, np.zeros(1), np.zeros(1))]
     with pytest.raises(InputError, match="order 0"):
-        BeamModel(telescope.load("alma"), WAVELENGTH, geometry, order=0)
+        BeamModel(telescopes.load("alma"), WAVELENGTH, geometry, order=0)
     with pytest.raises(InputError, match="known are gaussian"):
-        BeamModel(telescope.load("alma"), WAVELENGTH, geometry, order=1, illumination="airy")
+        BeamModel(telescopes.load("alma"), WAVELENGTH, geometry, order=1, illumination="airy")
 
 
 # ------------------------------------------------------------------------------- written-out derivatives
@@ -303,7 +302,7 @@ def everything_free(combination, alike):
     The samples of the maps: all alike, or two groups, the maps of one not next to each other.
     """
     model_name, receiver, name = COMBINATIONS[combination]
-    scope = telescope.load(name)
+    scope = telescopes.load(name)
     beam = WAVELENGTH / (2 * scope.radius)
     regular, scattered = map_directions(scope)
     angles = {name: beam * getattr(receiver, name) for name in ("chop_x", "chop_y", "disc_radius")}
@@ -321,7 +320,7 @@ def everything_free(combination, alike):
         oversample=1.5,
     )
     wanted = {"x0", "y0", "sigma", "rho", "diff", "taper_db", "q", "radius"} & set(model.layout.names)
-    model.adopt(model.layout.freed([*wanted, "dx", "dy", "dz"]))
+    model = model.with_layout(model.layout.freed([*wanted, "dx", "dy", "dz"]))
     # An exponent below 2 has a kink at the rim, over which no difference tells the slope.
     smooth = {"q": 2.5} if model_name == "pedestal" else {}
     model.set(**named(surface(3)), **(ILLUMINATIONS[model_name] | smooth), **per_map(scope))
@@ -341,7 +340,7 @@ def differences(model, u, wanted, step=1e-5):
 
 @pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("combination", COMBINATIONS)
-def test_pull_is_the_gradient(combination, alike):
+def test_vjp_is_the_gradient(combination, alike):
     model, u = everything_free(combination, alike)
     free = model.layout.free
     held = [i for i in range(u.shape[-1]) if i not in free]
@@ -353,7 +352,7 @@ def test_pull_is_the_gradient(combination, alike):
         with torch.no_grad():
             prediction = model.at(at)
             torch.testing.assert_close(prediction.samples, model(at))
-            found = prediction.pull(w)
+            found = prediction.vjp(w)
         assert found.shape == at.shape
         torch.testing.assert_close(found[..., free], expected[..., free], rtol=1e-9, atol=1e-9)
         # What is held, piston and the scale of the amplitude, has no effect.
@@ -389,27 +388,24 @@ def test_columns_of_the_jacobian_come_as_they_are_asked_for(combination):
             torch.testing.assert_close(some, whole[..., chosen, :], rtol=1e-12, atol=1e-12)
         w = torch.as_tensor(np.random.default_rng(5).standard_normal((2, 3, sum(model.sizes))))
         by_column = (whole * w.unsqueeze(-2)).sum(-1)
-        torch.testing.assert_close(at.pull(w)[..., model.layout.free], by_column, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(at.vjp(w)[..., model.layout.free], by_column, rtol=1e-9, atol=1e-9)
 
 
-def test_pull_of_what_is_held_is_nothing():
+def test_gradient_of_what_is_held_is_zero():
     """The layout says which of illumination, focus and pointing are wanted; the others cost nothing."""
     model, u = everything_free("pedestal, chopped", alike=False)
     w = torch.as_tensor(np.random.default_rng(5).standard_normal((2, 3, sum(model.sizes))))
 
-    def pulled():
+    def gradient(model):
         with torch.no_grad():
             at = model.at(u)
             assert at.samples.shape == w.shape
-            return at.pull(w)
+            return at.vjp(w)
 
-    before = pulled()
+    before = gradient(model)
     moving = [f"{n}_{i}" for n in ("dx", "dy") for i in range(3)] + ["dz"]
-    layout = model.layout
-    for name in (*moving, "q"):
-        layout = layout.held(name)
-    model.adopt(layout)
-    after, free = pulled(), layout.free
+    layout = model.layout.held([*moving, "q"])
+    after, free = gradient(model.with_layout(layout)), layout.free
     torch.testing.assert_close(after[..., free], before[..., free], rtol=1e-12, atol=1e-12)
     nothing = {name for i, name in enumerate(layout.names) if not after[..., i].any()}
     assert nothing - {"z0"} == {"amp", "q", *moving}
@@ -423,16 +419,14 @@ def test_any_optimiser_moves_the_free_parameters_and_no_other():
     truth = tiny()
     data = truth().detach()
     model = tiny()
-    model.adopt(model.layout.fixed({"sigma": 0.5, "offset": 0.0}).freed(["dx"]))
+    model = model.with_layout(model.layout.fixed({"sigma": 0.5, "offset": 0.0}).freed(["dx"]))
     model.set(**ILLUMINATIONS["gaussian"] | named(0.5 * surface(2)))
     before = model.values()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
-    law, noise = likelihood("gaussian"), torch.tensor([0.05], dtype=torch.float64)
-
     losses = []
     for _ in range(30):
         optimiser.zero_grad()
-        loss = law(model(), data, noise)
+        loss = 0.5 * ((model() - data) / 0.05).square().sum()
         loss.backward()
         losses.append(float(loss.detach()))
         held = [not p.free for p in model.layout.parameters]
@@ -453,15 +447,21 @@ def layout():
 
 def test_names_and_which_are_free():
     names = layout().names
-    maps = [f"{n}_{i}" for i in range(3) for n in ("gain", "offset", "dx", "dy")]
+    gains, offsets, *pointing = ([f"{n}_{i}" for i in range(3)] for n in ("gain", "offset", "dx", "dy"))
     shape = ["sigma", "x0", "y0", "amp", "rho", "diff"]
-    assert names == [f"z{k}" for k in range(6)] + shape + maps + ["dz", "gain_ratio"]
+    assert names == [f"z{k}" for k in range(6)] + shape + gains + offsets + [
+        "dz",
+        *pointing[0],
+        *pointing[1],
+        "gain_ratio",
+    ]
     assert [layout().index(name) for name in names] == list(range(len(names)))
     free = [names[i] for i in layout().free]
     assert free == [
         *(f"z{k}" for k in range(1, 6)),
         "sigma",
-        *(name for name in maps if name.startswith(("gain", "offset"))),
+        *gains,
+        *offsets,
         "gain_ratio",
     ]
     assert "gain_ratio" not in tiny().layout.names
@@ -474,6 +474,8 @@ def test_a_name_stands_for_itself_or_one_per_map():
     assert layout().expand("dy_1") == ["dy_1"]
     wide = Layout(tuple(Parameter(f"z{k}", "rad", 0.0) for k in range(12)))
     assert wide.expand("z1") == ["z1"]  # and not z10
+    odd = Layout((Parameter("a_1", "", 0.0), Parameter("a_0", "", 0.0, map=0)))
+    assert odd.expand("a") == ["a_0"]  # the other is not of a map
 
 
 def test_freeing_and_fixing():
@@ -496,29 +498,29 @@ def test_freeing_and_fixing():
         base.fixed({"sigma": -1.0})
 
 
-def test_up_to_order():
-    names = layout().names
-    assert [n for n in names[:6] if layout().up_to_order(1).parameters[names.index(n)].free] == ["z1", "z2"]
-    cut = layout().up_to_order(1)
-    others = [i for i in layout().free if not names[i].startswith("z")]
-    assert [i for i in cut.free if not names[i].startswith("z")] == others
-    assert layout().up_to_order(2) == layout()
-    # What was held stays held.
-    assert not layout().fixed({"z2": 0.0}).up_to_order(2).parameters[2].free
+def test_parameters_declared_together_stand_together():
+    lay = layout()
+    gains = [lay[f"gain_{i}"] for i in range(3)]
+    assert lay.names[lay.span(gains)] == ["gain_0", "gain_1", "gain_2"]
+    assert lay.span([]) == slice(0, 0)
+    with pytest.raises(ValueError, match="one after the other"):
+        lay.span(gains[::2])
 
 
 def test_holding_and_adding():
-    held = layout().held("z3")
-    assert set(layout().free) - set(held.free) == {3}
+    held = layout().held(["z3", "gain_1"])
+    assert set(layout().free) - set(held.free) == {3, layout().index("gain_1")}
+    assert held["z3"].start == layout()["z3"].start
+    with pytest.raises(InputError, match="no parameter 'zz'"):
+        layout().held(["zz"])
     noise = Parameter("noise", "", 2.0, free=True, log=True)
     more = layout().added(noise)
     assert more.names == [*layout().names, "noise"]
     assert more.free == [*layout().free, len(layout().names)]
 
-    # A model takes it over with its start values; the parameter that is not its own changes no beam.
-    model = tiny()
-    before = model().detach()
-    model.adopt(model.layout.fixed({"z4": 0.8}).added(noise))
+    # A model is made with it at its start values; the parameter that is not its own changes no beam.
+    before = tiny()().detach()
+    model = tiny().with_layout(tiny().layout.fixed({"z4": 0.8}).added(noise))
     assert model.values()["noise"] == pytest.approx(2.0)
     assert model.values()["z4"] == pytest.approx(0.8)
     model.set(**ILLUMINATIONS["gaussian"] | named(surface(2)), noise=5.0)
@@ -526,7 +528,7 @@ def test_holding_and_adding():
     model().sum().backward()
     assert model.coordinates.grad[-1] == 0
     with pytest.raises(InputError, match="no parameter 'sigma'"):
-        tiny().adopt(tiny("pedestal").layout)
+        tiny().with_layout(tiny("pedestal").layout)
 
 
 @pytest.mark.parametrize(
@@ -575,17 +577,17 @@ def test_coordinates_and_values_are_inverse():
     assert model.values() == pytest.approx(values | ILLUMINATIONS["gaussian"] | named(surface(2)) | given)
 
 
-def test_slopes_are_the_derivatives_of_the_values():
+def test_derivatives_of_the_values():
     u = layout().coordinates() + 0.1
     step = 1e-6
-    for i, slope in enumerate(layout().slopes(u)):
+    for i, slope in enumerate(layout().derivatives(u)):
         up, down = (list(layout().values(u + s * step * (np.arange(len(u)) == i)).values()) for s in (1, -1))
         assert (up[i] - down[i]) / (2 * step) == pytest.approx(slope, rel=1e-8)
         assert sum(a != b for a, b in zip(up, down, strict=True)) == 1
 
 
 def test_coordinates_have_the_size_of_the_data_and_of_the_beam():
-    scope = telescope.load("alma")
+    scope = telescopes.load("alma")
     geometry = [MapGeometry(0.0, np.zeros(1), np.zeros(1))]
     lay = BeamModel(scope, WAVELENGTH, geometry, order=1, n=32, scale=250.0).layout
     one = np.ones(len(lay.names))
@@ -659,5 +661,39 @@ def test_the_tie_of_the_gains_leaves_a_common_gain_alone():
 
 
 def test_every_illumination_has_its_case_here():
-    assert ILLUMINATIONS.keys() == MODELS.keys()
-    assert all(ILLUMINATIONS[name].keys() == MODELS[name].defaults.keys() for name in MODELS)
+    assert set(ILLUMINATIONS) == set(illumination.NAMES)
+    for name, values in ILLUMINATIONS.items():
+        assert values.keys() == {p.name for p in tiny(name).lighting.parameters}
+
+
+# ------------------------------------------------------------------------------------------- the module
+
+
+@pytest.mark.parametrize("receiver", [None, CHOPPED, Receiver(disc_radius=1e-4)])
+def test_the_module_moves_to_another_precision(receiver):
+    """Operators, effects and indices with it: nothing of the old precision is left behind."""
+    model = tiny(receiver=receiver)
+    u = model.coordinates.detach() + 0.1
+    expected, gradient = model(u).detach(), model.at(u).vjp(torch.ones(13, dtype=torch.float64))
+    size = model.nbytes()
+    single = model.to(torch.float32)
+    assert single is model
+    assert single.nbytes() < 0.7 * size
+    found = single(u.float())
+    assert found.dtype == single.at(u.float()).vjp(torch.ones(13)).dtype == torch.float32
+    torch.testing.assert_close(found.detach().double(), expected, rtol=1e-4, atol=1e-5)
+    assert single.at(u.float()).jacobian(single.layout.free).dtype == torch.float32
+    again = single.double().at(u)
+    torch.testing.assert_close(
+        again.vjp(torch.ones(13, dtype=torch.float64)).detach(), gradient.detach(), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_the_state_of_the_module_is_its_coordinates():
+    model, other = tiny(), tiny()
+    model.set(z3=0.7, gain_1=2.0)
+    assert list(model.state_dict()) == ["coordinates"]
+    other.load_state_dict(model.state_dict())
+    assert other.values() == model.values()
+    other.reset()
+    assert other.values() == {p.name: p.start for p in other.layout.parameters}

@@ -181,7 +181,7 @@ def fitted(tmp_path_factory):
 def test_the_coefficients_of_a_fit(fitted, name):
     directory, result = fitted
     values = read_coefficients(directory / name)
-    assert list(values.values()) == pytest.approx(result.zernikes)
+    assert list(values.values()) == pytest.approx(result.coefficients)
     assert "gain_0" not in values
 
 
@@ -190,7 +190,7 @@ def test_the_phase_map_of_a_fit(fitted):
     there = read_phase_map(directory / "fit.fits", WAVELENGTH)
     r, angle = np.meshgrid([1.0, 3.0, 5.0], np.linspace(0, 6, 9))
     x, y = (r * np.cos(angle)).ravel(), (r * np.sin(angle)).ravel()
-    z = result.zernikes.copy()
+    z = result.coefficients.copy()
     z[:3] = 0
     expected = z @ zernike.raster(3, x / 6, y / 6)
     assert there(x, y) == pytest.approx(expected, abs=0.01)

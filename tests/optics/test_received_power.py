@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ooftorch.optics import farfield
-from ooftorch.optics.receiver import ReceivedPower, Receiver
+from ooftorch.optics.received_power import ReceivedPower
+from ooftorch.optics.receiver import Receiver
 
 WAVELENGTH = 2e-3
 PITCH = 0.7
@@ -207,41 +208,41 @@ DIRECTIONS = pytest.mark.parametrize("directions", [scattered(), grid()], ids=["
 
 @DIRECTIONS
 @pytest.mark.parametrize("name", RECEIVERS)
-def test_pull_is_the_gradient(name, directions):
+def test_vjp_is_the_gradient(name, directions):
     for batch in ((), (2, 3)):
         power, field, _, weights = point(name, *batch, directions=directions)
         ratio = torch.linspace(0.5, 1.5, math.prod(batch), dtype=torch.float64).reshape(*batch, 1)
         at = field.clone().requires_grad_()
         (expected,) = torch.autograd.grad((power(at, ratio) * weights).sum(), at)
-        found = power.at(field, ratio).pull(weights)
+        found = power.at(field, ratio).vjp(weights)
         assert found.shape == field.shape
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
 
 
 @DIRECTIONS
 @pytest.mark.parametrize("name", RECEIVERS)
-def test_push_is_the_change(name, directions):
+def test_jvp_is_the_change(name, directions):
     power, field, change, _ = point(name, 2, directions=directions)
     step = 1e-3
     # The power is quadratic in the field: a two-sided difference is exact but for rounding.
     expected = (power(field + step * change) - power(field - step * change)) / (2 * step)
-    found = power.at(field).push(change)
+    found = power.at(field).jvp(change)
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", RECEIVERS)
-def test_pull_is_the_adjoint_of_push(name):
+def test_vjp_is_the_adjoint_of_jvp(name):
     power, field, change, weights = point(name, 2, 3)
     ratio = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).reshape(2, 3, 1)
     at = power.at(field, ratio)
-    pulled, pushed = (at.pull(weights) * change).sum((-3, -2, -1)), (weights * at.push(change)).sum(-1)
-    assert pushed.shape == (2, 3)
-    torch.testing.assert_close(pulled, pushed, rtol=1e-11, atol=1e-11 * float(pushed.abs().max()))
+    backward, forward = (at.vjp(weights) * change).sum((-3, -2, -1)), (weights * at.jvp(change)).sum(-1)
+    assert forward.shape == (2, 3)
+    torch.testing.assert_close(backward, forward, rtol=1e-11, atol=1e-11 * float(forward.abs().max()))
     # Along the field itself the power grows by twice itself; along its phase not at all.
-    torch.testing.assert_close(at.push(field), 2 * at.power)
+    torch.testing.assert_close(at.jvp(field), 2 * at.power)
     turned = torch.view_as_real(1j * torch.view_as_complex(field))
-    assert float(at.push(turned).abs().max()) < 1e-12 * float(at.power.abs().max())
+    assert float(at.jvp(turned).abs().max()) < 1e-12 * float(at.power.abs().max())
 
 
 @pytest.mark.parametrize("name", RECEIVERS)
@@ -250,17 +251,17 @@ def test_changes_may_have_more_dimensions_than_the_field(name):
     power, field, _, _ = point(name, 2)
     changes = coma_field(4, 2, seed=5)
     ratio = torch.tensor([[0.8], [1.3]], dtype=torch.float64)
-    found = power.at(field, ratio).push(changes)
+    found = power.at(field, ratio).jvp(changes)
     assert found.shape == (4, 2, 20)
     for i, j in itertools.product(range(4), range(2)):
-        assert_same(found[i, j], power.at(field[j], ratio[j]).push(changes[i, j]), field[j])
+        assert_same(found[i, j], power.at(field[j], ratio[j]).jvp(changes[i, j]), field[j])
 
 
 @pytest.mark.parametrize("name", [name for name, r in RECEIVERS.items() if r.chopped])
-def test_ratio_slope_is_by_the_logarithm(name):
+def test_derivative_by_the_logarithm_of_the_ratio(name):
     power, field, _, _ = point(name, 3)
     ratio, step = torch.tensor([[0.6], [1.0], [1.7]], dtype=torch.float64), 1e-5
     expected = (power(field, ratio * math.exp(step)) - power(field, ratio * math.exp(-step))) / (2 * step)
-    found = power.at(field, ratio).ratio_slope()
+    found = power.at(field, ratio).log_ratio_derivative()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
     assert (found <= 0).all()  # more of the negative beam, less of the positive

@@ -1,0 +1,129 @@
+"""From the end of a fit to a `FitResult`."""
+
+import math
+
+import numpy as np
+import torch
+
+from ooftorch.fitting.orders import Fitted
+from ooftorch.fitting.posterior import Posterior
+from ooftorch.fitting.samples import is_placed
+from ooftorch.fitting.setup import Setup
+from ooftorch.optics.basis import fit_plane
+from ooftorch.optics.model import BeamModel
+from ooftorch.optics.parameters import Layout
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit
+
+__all__ = ["build_result"]
+
+# Distance to the minimum, in standard deviations, at which the end counts as converged.
+_CONVERGED = 0.01
+
+
+def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -> FitResult:
+    """Everything about the fit of one observation.
+
+    Parameters
+    ----------
+    setup : Setup
+    row : int
+        Which of its observations.
+    fitted : Fitted
+    seconds : float
+        Wall time.
+    """
+    levels, layout, observation = setup.levels, setup.layout, setup.observations[row]
+    model, u = levels.exact.model, fitted.coordinates
+    samples = levels.exact.samples.of(row)
+    posterior = Posterior(model, layout, samples, levels.likelihood, levels.noise, u)
+    derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
+    covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance)
+    maps = [
+        MapFit(
+            m.dz,
+            m.x,
+            m.y,
+            m.power,
+            np.where(is_placed(m), beam, np.nan),
+            noise,
+            estimates[f"offset_{i}"].value,
+        )
+        for i, (m, beam, noise) in enumerate(
+            zip(observation.maps, model.split(fitted.predicted), fitted.noises, strict=True)
+        )
+    ]
+    converged = fitted.distance < _CONVERGED
+    if converged:
+        message = f"at a minimum to within {fitted.distance:.1g} standard deviations"
+    else:
+        message = (
+            f"stopped {fitted.distance:.1g} standard deviations from a minimum: nothing lower found in the "
+            "evaluations allowed"
+        )
+    last = fitted.orders[-1]
+    illumination = model.instrument.illumination
+    return FitResult(
+        input=observation.source,
+        telescope=model.telescope.name,
+        likelihood=levels.likelihood.name,
+        illumination=illumination.name,
+        object=observation.object,
+        date_obs=observation.date_obs,
+        wavelength=observation.wavelength,
+        order=last.order,
+        converged=converged,
+        message=message,
+        objective=last.objective,
+        chi2_reduced=last.chi2_reduced,
+        n_data=int(samples.valid.sum()),
+        n_missing=sum(m.n_missing for m in observation.maps),
+        n_free=len(layout.free),
+        n_eval=sum(o.n_eval for o in fitted.orders),
+        parameters=estimates,
+        covariance=covariance,
+        maps=tuple(maps),
+        orders=fitted.orders,
+        aperture=_build_aperture(model, u),
+        notes=setup.notes(row),
+        seconds=seconds,
+        basis=model.instrument.basis,
+        robust=levels.likelihood.robust,
+        stop_radius=estimates["radius"].value if illumination.has_edge else None,
+        good_surface_rms=model.telescope.good_surface_rms,
+        truth=observation.truth,
+    )
+
+
+def _estimate_parameters(layout: Layout, u: np.ndarray, covariance: np.ndarray) -> dict[str, Estimate]:
+    sigma = np.zeros(len(u))
+    sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    values = layout.values(u)
+    return {
+        p.name: Estimate(values[p.name], float(s), p.unit, p.free)
+        for p, s in zip(layout.parameters, sigma, strict=True)
+    }
+
+
+def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
+    """Field on the model's own raster, piston and tilt removed."""
+    basis, pixels = model.instrument.basis, model.pixels
+    flat = u.clone()
+    for name in (basis.piston, basis.x_tilt, basis.y_tilt):
+        if name is not None:
+            flat[model.layout.index(name)] = 0.0
+    with torch.no_grad():
+        amplitude, phase = (t.cpu().numpy() for t in model.aperture(flat))
+    if basis.x_tilt is None:
+        phase = phase - fit_plane(phase[np.newaxis], pixels.x, pixels.y)[0]
+    dark = amplitude <= 1e-9 * amplitude.max()
+    phase[dark] = math.nan
+    x, y = np.meshgrid(pixels.axis, pixels.axis)
+    return Aperture(
+        axis=pixels.axis,
+        phase=pixels.fill_square(phase, math.nan),
+        amplitude=pixels.fill_square(amplitude / amplitude.max(), 0.0),
+        open=pixels.fill_square(np.where(dark, 0.0, pixels.coverage), 0.0),
+        radius=model.telescope.radius,
+        normal_factor=model.telescope.surface_normal_factor(x, y),
+    )

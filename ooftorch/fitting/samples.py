@@ -1,0 +1,102 @@
+"""The samples of an observation, all maps one after the other, as a fit uses them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ooftorch.device import OO
+from ooftorch.observation import BeamMap, Observation
+
+__all__ = ["Samples", "collect_samples", "describe_errors", "find_directions", "has_errors", "is_placed"]
+
+
+class Samples(NamedTuple):
+    """Samples of all maps, one map after the other; a first dimension b counts observations, where there is
+    one.
+
+    Attributes
+    ----------
+    power : Tensor, ([b,] n)
+    errors : Tensor, ([b,] n)
+        Standard errors, in units of the parameter `noise`.
+    valid : bool Tensor, ([b,] n)
+        False where a sample was never observed.
+    map : int Tensor, (n,), or None
+        Number of the map that each belongs to.
+    x, y : Tensor, (n,), or None
+        Directions, radians.
+    time : Tensor, ([b,] n), or None
+        As the file has it.
+    """
+
+    power: Tensor
+    errors: Tensor
+    valid: Tensor
+    map: Tensor | None = None
+    x: Tensor | None = None
+    y: Tensor | None = None
+    time: Tensor | None = None
+
+    def take(self, numbers: Tensor) -> "Samples":
+        """Return some of the samples, of all observations."""
+        return Samples(*(None if t is None else t[..., numbers] for t in self))
+
+    def of(self, rows: Tensor | int) -> "Samples":
+        """Return the samples of some of the observations, or of one."""
+        power, errors, valid, *rest, time = self
+        return Samples(power[rows], errors[rows], valid[rows], *rest, None if time is None else time[rows])
+
+
+def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
+    """Samples of observations of the same shape; errors of 1 where none are known."""
+    maps = observations[0].maps
+    known = has_errors(maps)
+
+    def stack(column) -> Tensor:
+        return oo(np.stack([np.concatenate([column(m) for m in o.maps]) for o in observations]))
+
+    timed = all(m.time is not None for o in observations for m in o.maps)
+    x, y = (oo(np.concatenate(axis)) for axis in zip(*map(find_directions, maps), strict=True))
+    return Samples(
+        power=stack(lambda m: np.where(m.valid, m.power, 0.0)),
+        errors=stack(lambda m: np.where(m.valid, m.sigma, 1.0) if known else np.ones(m.power.size)),
+        valid=stack(lambda m: m.valid),
+        map=torch.repeat_interleave(torch.arange(len(maps)), torch.tensor([m.power.size for m in maps])).to(
+            oo.device
+        ),
+        x=x,
+        y=y,
+        time=stack(lambda m: m.time) if timed else None,
+    )
+
+
+def is_placed(m: BeamMap) -> NDArray[np.bool_]:
+    """Samples whose position can be used: a sample that was never observed may have none, or nonsense."""
+    reach = np.max(np.abs((m.x[m.valid], m.y[m.valid])))
+    return m.valid | ((np.abs(m.x) <= reach) & (np.abs(m.y) <= reach))
+
+
+def find_directions(m: BeamMap) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Directions x, y of all samples, radians; zero for those of no known place."""
+    known = is_placed(m)
+    return np.where(known, m.x, 0.0), np.where(known, m.y, 0.0)
+
+
+def has_errors(maps: Sequence[BeamMap]) -> bool:
+    """Whether every map has errors, and not all of them 1."""
+    given = [m.sigma[m.valid] for m in maps if m.sigma is not None]
+    return len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
+
+
+def describe_errors(maps: Sequence[BeamMap]) -> list[str]:
+    """What to say about errors that cannot be used, a line for each finding."""
+    given = sum(m.sigma is not None for m in maps)
+    if has_errors(maps) or not given:
+        return []
+    if given == len(maps):
+        return ["errors of 1 throughout are a writer's placeholder: noise estimated from the data"]
+    return [f"errors given for only {given} of {len(maps)} maps: noise estimated for all"]

@@ -1,0 +1,191 @@
+"""From observations of one shape to the problem that is to be minimised: models, parameters, starts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ooftorch.device import OO
+from ooftorch.errors import InputError
+from ooftorch.fitting import likelihood as likelihoods
+from ooftorch.fitting import noise_model as noise_models
+from ooftorch.fitting.likelihood import Likelihood
+from ooftorch.fitting.noise_model import NoiseModel
+from ooftorch.fitting.resolution import Resolutions, build_resolutions
+from ooftorch.fitting.samples import collect_samples, describe_errors, find_directions, has_errors
+from ooftorch.fitting.start import choose_start, declare_noise, estimate_levels, predict_perfect_beams
+from ooftorch.observation import Observation
+from ooftorch.optics import basis as bases
+from ooftorch.optics import illumination as illuminations
+from ooftorch.optics import telescopes
+from ooftorch.optics.basis import SurfaceBasis
+from ooftorch.optics.illumination.base import Illumination
+from ooftorch.optics.instrument import Instrument, MapGeometry
+from ooftorch.optics.model import BeamModel, declare_layout
+from ooftorch.optics.parameters import Layout
+from ooftorch.optics.pixels import choose_raster
+from ooftorch.optics.telescope import Telescope
+
+__all__ = ["FitOptions", "Setup", "set_up"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a user may choose about a fit: the options of `ooftorch.fit`, which says what each means."""
+
+    order: int | None = None
+    likelihood: str | Likelihood = "gaussian"
+    illumination: str | Illumination | None = None
+    basis: str | SurfaceBasis = "zernike"
+    noise: str | NoiseModel = "independent"
+    device: str = "auto"
+    free: Iterable[str] = ()
+    fixed: Mapping[str, float] | None = None
+    n: int | None = None
+    oversample: float = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Observations of the same shape, ready to be fitted side by side.
+
+    Attributes
+    ----------
+    observations : tuple of Observation
+    levels : Resolutions
+        The models, the samples and how likely they are.
+    layout : Layout
+        The parameters, and which of them are free in the end.
+    starts : Tensor, (b, n_parameters)
+        Coordinates of a perfect dish for each observation.
+    errors_known : bool
+        Whether the observations have errors.
+    """
+
+    observations: tuple[Observation, ...]
+    levels: Resolutions
+    layout: Layout
+    starts: Tensor
+    errors_known: bool
+
+    def notes(self, row: int) -> tuple[str, ...]:
+        """What was assumed about one of the observations, one line each."""
+        observation = self.observations[row]
+        return (*observation.notes, *describe_errors(observation.maps))
+
+
+def set_up(
+    observations: Sequence[Observation], telescope: Telescope | str | Path | None, options: FitOptions
+) -> Setup:
+    """Prepare observations of the same shape for a fit.
+
+    Raises
+    ------
+    InputError
+        As of `ooftorch.fit_many`.
+    """
+    _check_shape(observations)
+    one = observations[0]
+    telescope = _choose_telescope(one, telescope)
+    likelihood = likelihoods.choose(options.likelihood)
+    noise = noise_models.choose(options.noise)
+    basis = bases.choose(options.basis, options.order)
+    illumination = illuminations.choose(
+        options.illumination or one.illumination or telescope.illumination.model
+    )
+    n_data = min(sum(m.n_valid for m in o.maps) for o in observations)
+    if len(basis.names) > n_data:
+        raise InputError(
+            f"order {basis.order} has {len(basis.names) - 1} coefficients, but the maps have only {n_data} "
+            "valid samples; choose a lower order"
+        )
+    peaks, baselines = zip(*(estimate_levels(o.maps) for o in observations), strict=True)
+    peak = float(np.exp(np.mean(np.log(peaks))))
+    errors_known = has_errors(one.maps)
+    oo = OO(options.device)
+
+    instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
+    layout = declare_layout(instrument).added(declare_noise(errors_known, likelihood, peak))
+    layout = layout.freed(options.free).fixed(options.fixed or {})
+    _check_free(layout, basis, n_data)
+    maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
+    n = options.n
+    if n is None:
+        directions = [(m.x, m.y) for m in maps]
+        n = choose_raster(telescope, one.wavelength, one.receiver, directions, options.oversample)
+
+    def make(maps: Sequence[MapGeometry], n: int) -> BeamModel:
+        return BeamModel(
+            telescope,
+            one.wavelength,
+            maps,
+            basis=basis,
+            illumination=illumination,
+            receiver=one.receiver,
+            scale=peak,
+            n=n,
+            oversample=options.oversample,
+            layout=layout,
+            oo=oo,
+        )
+
+    samples = collect_samples(observations, oo)
+    levels = build_resolutions(make, maps, samples, likelihood, noise, n, options.oversample)
+    model = levels.exact.model
+    beams = predict_perfect_beams(model)
+    starts = [choose_start(model, o, b, beams) for o, b in zip(observations, baselines, strict=True)]
+    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known)
+
+
+def _check_free(layout: Layout, basis: SurfaceBasis, n_data: int) -> None:
+    if not layout.free:
+        raise InputError("every parameter is held; leave at least one free")
+    if len(layout.free) >= n_data:
+        raise InputError(
+            f"{len(layout.free)} free parameters at order {basis.order}, but only {n_data} valid samples; "
+            "choose a lower order"
+        )
+
+
+def _check_shape(observations: Sequence[Observation]) -> None:
+    """Refuse observations that cannot be fitted at all, or not side by side."""
+    one = observations[0]
+    for i, other in enumerate(observations, 1):
+        other.check()
+        differs = [
+            name
+            for name, same in (
+                ("telescope", other.telescope == one.telescope),
+                ("wavelength", other.wavelength == one.wavelength),
+                ("receiver", other.receiver == one.receiver),
+                ("illumination", other.illumination == one.illumination),
+                ("focus offsets", [m.dz for m in other.maps] == [m.dz for m in one.maps]),
+                ("directions", _has_same_directions(one, other)),
+                ("errors (given or not)", has_errors(other.maps) == has_errors(one.maps)),
+            )
+            if not same
+        ]
+        if differs:
+            raise InputError(
+                f"observation {i} of {len(observations)} is not of the first one's shape: another "
+                f"{differs[0]}; fit it by itself"
+            )
+
+
+def _has_same_directions(a: Observation, b: Observation) -> bool:
+    pairs = zip(a.maps, b.maps, strict=False)
+    return all(np.array_equal(find_directions(m), find_directions(n)) for m, n in pairs)
+
+
+def _choose_telescope(observation: Observation, given: Telescope | str | Path | None) -> Telescope:
+    if isinstance(given, Telescope):
+        return given
+    name = given or observation.telescope
+    if name is None:
+        raise InputError(
+            f"{observation.source or 'the observation'} does not name its telescope; give one of "
+            f"{', '.join(telescopes.names())}, or a TOML file"
+        )
+    return telescopes.load(name)

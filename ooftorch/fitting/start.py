@@ -1,0 +1,113 @@
+"""What a fit learns from the maps before it begins: baselines, scale of the noise, a place to start from."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.spatial
+import torch
+from numpy.typing import NDArray
+
+from ooftorch.fitting.likelihood import Likelihood
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics.model import BeamModel
+from ooftorch.optics.parameters import Parameter
+
+__all__ = ["choose_start", "declare_noise", "estimate_levels", "filter_median", "predict_perfect_beams"]
+
+Array = NDArray[np.float64]
+
+
+def declare_noise(errors_known: bool, likelihood: Likelihood, peak: float) -> Parameter:
+    """Scale of the noise: times the file's errors, or, where it has none, in the data's units.
+
+    Standard errors are taken as they are. The scale of a robust likelihood is no standard error, and is
+    fitted always.
+    """
+    if errors_known:
+        return Parameter("noise", "errors", 1.0, free=likelihood.robust, log=True)
+    return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
+
+
+def filter_median(m: BeamMap, values: Array) -> Array:
+    """Median of each sample of a map and its four neighbours on the sky; zero where invalid.
+
+    One glitch can be brighter than a whole defocused beam; a beam is never a sample alone.
+    """
+    valid = m.valid
+    places = np.stack([m.x[valid], m.y[valid]], 1)
+    _, nearest = scipy.spatial.KDTree(places).query(places, k=5)
+    found = np.zeros(values.shape)
+    found[valid] = np.median(values[valid][nearest], axis=1)
+    return found
+
+
+def estimate_levels(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:
+    """Largest excursion from the baseline in any map, glitches aside; and the baseline of each map."""
+    baselines, peak = [], 0.0
+    for m in maps:
+        x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
+        r = np.hypot(x - np.median(x), y - np.median(y))
+        baselines.append(float(np.median(power[r >= np.quantile(r, 0.75)])))
+        peak = max(peak, float(np.max(np.abs(filter_median(m, m.power)[m.valid] - baselines[-1]))))
+    return peak, baselines
+
+
+def predict_perfect_beams(model: BeamModel) -> list[Array]:
+    """Maps of the perfect dish in units of its in-focus peak."""
+    offsets = {p.name: 0.0 for p in model.offsets.parameters}
+    perfect = model.coordinates.new_tensor(model.layout.coordinates(offsets))
+    with torch.no_grad():
+        beams = model.split(model(perfect).cpu().numpy())
+    return [beam / model.gains.parameters[0].start for beam in beams]
+
+
+def choose_start(
+    model: BeamModel, observation: Observation, baselines: Sequence[float], beams: Sequence[Array]
+) -> Array:
+    """Coordinates of a perfect dish of the right flux and pointing.
+
+    Flux and centroid are what aberrations leave alone: the power in a map does not depend on the phase,
+    and the centroid of the power is the mean gradient of the wavefront.
+
+    Parameters
+    ----------
+    model : BeamModel
+    observation : Observation
+    baselines : sequence of float
+        Of each map.
+    beams : sequence of ndarray
+        Of the perfect dish: see `predict_perfect_beams`.
+    """
+    maps, layout, basis = observation.maps, model.layout, model.instrument.basis
+    flux = expected = 0.0
+    excesses = [
+        np.where(m.valid, filter_median(m, m.power) - baseline, 0.0)
+        for m, baseline in zip(maps, baselines, strict=True)
+    ]
+    for m, excess, beam in zip(maps, excesses, beams, strict=True):
+        bright = np.abs(excess) > 0.05 * np.abs(excess).max()
+        flux += float(np.sum(np.abs(excess), where=bright))
+        expected += float(np.sum(np.abs(filter_median(m, beam))))
+    centroids = [_find_centroid(m, excess, observation) for m, excess in zip(maps, excesses, strict=True)]
+    shift = np.mean(centroids, axis=0)
+    tilt = 2 * math.pi * model.telescope.radius / model.wavelength * shift
+    guess = {f"gain_{i}": flux / expected for i in range(len(maps))}
+    guess |= {f"offset_{i}": baseline for i, baseline in enumerate(baselines)}
+    tilts = {basis.x_tilt: float(tilt[0]), basis.y_tilt: float(tilt[1])}
+    guess |= {name: value for name, value in tilts.items() if name is not None}
+    return layout.coordinates({name: value for name, value in guess.items() if layout[name].free})
+
+
+def _find_centroid(m: BeamMap, excess: Array, observation: Observation) -> Array:
+    """Where the beam points, (x, y) rad: centroid of the excess, or the mean over a chopped pair's two."""
+    receiver = observation.receiver
+    found = []
+    for sign in (1, -1) if receiver.chopped else (1,):
+        weight = np.clip(sign * excess, 0, None)
+        weight = np.where(weight > 0.15 * weight.max(), weight, 0)
+        expected = 0.5 * sign * np.array([receiver.chop_x, receiver.chop_y])
+        where = np.stack([np.where(m.valid, m.x, 0.0), np.where(m.valid, m.y, 0.0)])
+        if weight.sum() > 0:
+            found.append((where @ weight) / weight.sum() - expected)
+    return np.mean(found, axis=0) if found else np.zeros(2)

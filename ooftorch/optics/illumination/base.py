@@ -1,0 +1,77 @@
+"""What every illumination model offers, and the parameters that several share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from ooftorch.optics.parameters import Parameter
+from ooftorch.optics.telescope import UsualIllumination
+
+__all__ = ["Illumination", "LogDerivatives", "declare_amplitude", "declare_centre"]
+
+LogDerivatives = Mapping[str, Callable[[], Tensor]]
+"""Derivatives of the logarithm of an amplitude by parameter, each computed when it is called for."""
+
+# Standard deviation of the prior on the centre of the illumination, in dish radii, where it is freed.
+_CENTRE_PRIOR = 0.05
+
+
+class Illumination(ABC):
+    """Amplitude of the aperture field as a function of the aperture coordinates and of named parameters.
+
+    Attributes
+    ----------
+    name : str
+        As on the command line.
+    has_edge : bool
+        Whether the model ends at a sharp edge of its own, the parameter `radius` (in dish radii), instead of
+        falling off towards the rim.
+    """
+
+    name: str
+    has_edge: bool = False
+
+    @abstractmethod
+    def declare(self, usual: UsualIllumination, dish_radius: float) -> Sequence[Parameter]:
+        """Parameters, with start values that suit a telescope.
+
+        Parameters
+        ----------
+        usual : UsualIllumination
+            What the telescope is known for.
+        dish_radius : float
+            Metres.
+        """
+
+    @abstractmethod
+    def amplitude(self, x: Tensor, y: Tensor, pitch: float, **parameters) -> Tensor:
+        """Amplitude (field) at points of the aperture.
+
+        Parameters
+        ----------
+        x, y : Tensor, (n,)
+            Aperture coordinates over the dish radius.
+        pitch : float
+            Size of a pixel over the dish radius.
+        **parameters
+            Numbers, or tensors (..., 1) for a batch.
+
+        Returns
+        -------
+        Tensor, (..., n)
+        """
+
+    @abstractmethod
+    def log_derivatives(self, x: Tensor, y: Tensor, pitch: float, **parameters) -> LogDerivatives:
+        """Derivatives of the logarithm of the amplitude by each parameter; arguments as of `amplitude`."""
+
+
+def declare_centre() -> list[Parameter]:
+    """Centre of the illumination, x0 and y0."""
+    return [Parameter(name, "R", 0.0, prior=_CENTRE_PRIOR) for name in ("x0", "y0")]
+
+
+def declare_amplitude() -> Parameter:
+    """Peak amplitude; it cannot be told from the gains of the maps."""
+    return Parameter("amp", "", 1.0, log=True, unobservable="the maps' gains stand for it")

@@ -1,0 +1,53 @@
+"""What observes: telescope, receiver, illumination and surface basis."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ooftorch.optics.basis import SurfaceBasis
+from ooftorch.optics.illumination.base import Illumination
+from ooftorch.optics.receiver import Receiver
+from ooftorch.optics.telescope import Telescope
+
+__all__ = ["Instrument", "MapGeometry"]
+
+
+class MapGeometry(NamedTuple):
+    """Where one map was taken: defocus dz (m) and directions x, y (n,), rad, telescope minus source."""
+
+    dz: float
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Instrument:
+    """Everything that decides which parameters a model has.
+
+    Attributes
+    ----------
+    telescope : Telescope
+    wavelength : float
+        Metres.
+    receiver : Receiver
+    illumination : Illumination
+    basis : SurfaceBasis
+    n_maps : int
+    peak : float
+        Size of the data: unit of the gains and offsets inside.
+    """
+
+    telescope: Telescope
+    wavelength: float
+    receiver: Receiver
+    illumination: Illumination
+    basis: SurfaceBasis
+    n_maps: int
+    peak: float
+
+    @property
+    def beam(self) -> float:
+        """Wavelength over diameter, radians."""
+        return self.wavelength / (2 * self.telescope.radius)

@@ -1,0 +1,139 @@
+"""Phase that a map adds to that of the surface: defocus and pointing.
+
+An effect of this kind is a sum of screens across the aperture, each with a coefficient for every map. A new
+one is a subclass of `MapPhase` and a line in `MAP_PHASES`.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ooftorch.device import OO
+from ooftorch.optics.effect import Backward, Effect
+from ooftorch.optics.instrument import Instrument
+from ooftorch.optics.parameters import Layout, Parameter, declare_per_map
+from ooftorch.optics.pixels import Pixels
+
+if TYPE_CHECKING:
+    from ooftorch.optics.prediction import Prediction
+
+__all__ = ["MAP_PHASES", "Defocus", "MapPhase", "Pointing"]
+
+# Standard deviations of the priors: pointing of a map, in units of wavelength over diameter, and the common
+# error of the defocus, metres.
+_POINTING_PRIOR = 0.25
+_FOCUS_PRIOR_M = 1e-3
+
+
+class MapPhase(Effect):
+    """Phase per map: the sum over k of coefficient (of the map) times screen (of the pixel).
+
+    Parameters
+    ----------
+    instrument : Instrument
+    layout : Layout
+    rows : slice
+        Which of the model's screens are this effect's.
+    dz : ndarray, (n_maps,)
+        Nominal focus offsets, metres.
+    oo : OO
+        Device and precision.
+    """
+
+    def __init__(self, instrument: Instrument, layout: Layout, rows: slice, dz: np.ndarray, oo: OO) -> None:
+        super().__init__(instrument, layout)
+        self._rows = rows
+        self._nominal_dz = oo(dz)
+
+    @staticmethod
+    @abstractmethod
+    def build_screens(instrument: Instrument, pixels: Pixels) -> np.ndarray:
+        """Radians of phase for coefficients of one, (k, n_pixels)."""
+
+    @abstractmethod
+    def coefficients(self, values: Tensor) -> Tensor:
+        """Coefficients (..., n_maps, k) at the values (..., n_parameters)."""
+
+    @abstractmethod
+    def rates(self, values: Tensor) -> Tensor:
+        """Derivatives of the coefficients by the parameters, (..., n_parameters, n_maps, k)."""
+
+    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
+        by_coefficient = back.phase @ at.model.screens[self._rows].mT  # (..., n_maps, k)
+        return (self.rates(at.values[..., self.span]) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
+
+    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        rates = self.rates(at.values[..., self.span])
+        for kind in {self.parameters[i].kind: None for i in rows}:
+            members = [i for i in rows if self.parameters[i].kind == kind]
+            # Parameters of one map each act on different samples: one pass serves all of a kind.
+            phase = rates[..., members, :, :].sum(-3) @ at.model.screens[self._rows]
+            change = at.change_by_phase(phase)
+            if self.parameters[members[0]].map is None:
+                out[..., rows[members[0]], :] = change
+            else:
+                at.write_by_map(out, self.rows_by_map(kind, rows), change)
+
+
+class Defocus(MapPhase):
+    """Motion of the focus: phase -k dL (CONVENTIONS 3), dL a polynomial in dz.
+
+    Its parameter dz, metres, is an error common to the focus offsets of all maps.
+    """
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        return [Parameter("dz", "m", 0.0, _FOCUS_PRIOR_M, prior=_FOCUS_PRIOR_M)]
+
+    @staticmethod
+    def build_screens(instrument: Instrument, pixels: Pixels) -> np.ndarray:  # noqa: D102
+        k = 2 * math.pi / instrument.wavelength
+        return -k * instrument.telescope.path_powers(pixels.x, pixels.y)
+
+    def coefficients(self, values: Tensor) -> Tensor:  # noqa: D102
+        dz = self._nominal_dz + values
+        n_powers = self._rows.stop - self._rows.start
+        return torch.stack([dz, *(dz ** (p + 1) for p in range(1, n_powers))], -1)
+
+    def rates(self, values: Tensor) -> Tensor:  # noqa: D102
+        dz = self._nominal_dz + values
+        n_powers = self._rows.stop - self._rows.start
+        return torch.stack([(p + 1) * dz**p for p in range(n_powers)], -1).unsqueeze(-3)
+
+
+class Pointing(MapPhase):
+    """Pointing of each map: phase k (x dx + y dy) moves its beam by (dx, dy) radians (CONVENTIONS 2)."""
+
+    def __init__(self, instrument: Instrument, layout: Layout, rows: slice, dz: np.ndarray, oo: OO) -> None:
+        super().__init__(instrument, layout, rows, dz, oo)
+        n = instrument.n_maps
+        # dx_i is the first coefficient of map i, dy_i the second one.
+        self._rates = oo(np.eye(2 * n).reshape(2 * n, 2, n).swapaxes(1, 2))
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        beam, n = instrument.beam, instrument.n_maps
+        return [
+            *declare_per_map("dx", n, "rad", 0.0, beam, prior=_POINTING_PRIOR * beam),
+            *declare_per_map("dy", n, "rad", 0.0, beam, prior=_POINTING_PRIOR * beam),
+        ]
+
+    @staticmethod
+    def build_screens(instrument: Instrument, pixels: Pixels) -> np.ndarray:  # noqa: D102
+        k = 2 * math.pi / instrument.wavelength
+        return k * np.stack([pixels.x, pixels.y])
+
+    def coefficients(self, values: Tensor) -> Tensor:  # noqa: D102
+        return values.unflatten(-1, (2, -1)).mT
+
+    def rates(self, values: Tensor) -> Tensor:  # noqa: D102
+        return self._rates
+
+
+MAP_PHASES: tuple[type[MapPhase], ...] = (Defocus, Pointing)
+"""What every model has, in the order of the parameters."""

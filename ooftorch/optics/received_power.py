@@ -1,0 +1,192 @@
+"""Power that a receiver records at given directions, with its derivatives.
+
+All receivers are built on the same far-field sum, so a regular map stays two matrix products whatever the
+receiver.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import scipy.special
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ooftorch.device import Movable
+from ooftorch.optics.farfield import DirectTransform, dot, power
+from ooftorch.optics.receiver import Receiver
+
+__all__ = ["Received", "ReceivedPower"]
+
+
+class ReceivedPower(Movable):
+    """Recorded power at given directions as a function of the aperture field.
+
+    Parameters
+    ----------
+    receiver : Receiver
+    x, y : array_like, (nx,), (ny,)
+        Aperture coordinates, metres, evenly spaced with the same pitch on both axes.
+    sky_x, sky_y : array_like, (n,)
+        Directions, radians.
+    wavelength : float
+        Metres.
+    like : Tensor
+        Real tensor whose dtype and device the operator takes.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        x: ArrayLike,
+        y: ArrayLike,
+        sky_x: ArrayLike,
+        sky_y: ArrayLike,
+        wavelength: float,
+        *,
+        like: Tensor,
+    ) -> None:
+        self.receiver = receiver
+        u, v = np.asarray(sky_x, float), np.asarray(sky_y, float)
+        half = 0.5 * receiver.chop_x, 0.5 * receiver.chop_y
+        centres = [half, (-half[0], -half[1])] if receiver.chopped else [(0.0, 0.0)]
+        beam = _PointBeam if receiver.disc_radius == 0 else _DiscBeam
+        self.beams = [
+            beam(x, y, u - cx, v - cy, wavelength, receiver.disc_radius, like) for cx, cy in centres
+        ]
+
+    def __call__(self, field: Tensor, gain_ratio: Tensor | float | None = None) -> Tensor:
+        """Power (..., n) of the field (..., ny, nx, 2).
+
+        `gain_ratio`, (..., 1) or a number, replaces the receiver's own: it is what a fit frees.
+        """
+        return self.at(field, gain_ratio).power
+
+    def at(self, field: Tensor, gain_ratio: Tensor | float | None = None) -> "Received":
+        """Power at this field, with the derivatives there: see `Received`."""
+        beams = [beam.at(field) for beam in self.beams]
+        if not self.receiver.chopped:
+            return Received(beams, [None])
+        ratio = self.receiver.gain_ratio if gain_ratio is None else gain_ratio
+        g = torch.as_tensor(ratio, dtype=field.dtype, device=field.device).sqrt()
+        return Received(beams, [1 / g, -g])
+
+
+class Received:
+    """Power of the beams of a receiver, weighted and summed, and its derivatives.
+
+    Attributes
+    ----------
+    power : Tensor, (..., n)
+    """
+
+    def __init__(self, beams: "Sequence[_PointPower | _DiscPower]", weights: Sequence[Tensor | None]) -> None:
+        self._beams, self._weights = beams, weights
+        self.power = self._sum(_times(b.power, w) for b, w in zip(beams, weights, strict=True))
+
+    def vjp(self, by_power: Tensor) -> Tensor:
+        """Gradient by the field (..., ny, nx, 2) of a function with this gradient by the power (..., n)."""
+        return self._sum(b.vjp(_times(by_power, w)) for b, w in zip(self._beams, self._weights, strict=True))
+
+    def jvp(self, change: Tensor) -> Tensor:
+        """Change of the power (..., n) for a small change of the field (..., ny, nx, 2)."""
+        return self._sum(_times(b.jvp(change), w) for b, w in zip(self._beams, self._weights, strict=True))
+
+    @staticmethod
+    def _sum(parts: Iterable[Tensor]) -> Tensor:
+        return functools.reduce(torch.add, parts)
+
+    def log_ratio_derivative(self) -> Tensor:
+        """Derivative of the power (..., n) by the logarithm of the gain ratio."""
+        (positive, negative), (up, down) = self._beams, self._weights
+        return 0.5 * (_times(negative.power, down) - _times(positive.power, up))
+
+
+def _times(power: Tensor, weight: Tensor | None) -> Tensor:
+    # A single beam has no weight: one pass over all samples less.
+    return power if weight is None else power * weight
+
+
+class _PointBeam(Movable):
+    """Power pattern: the squared modulus of the far field."""
+
+    def __init__(self, x, y, u, v, wavelength, disc_radius, like):
+        self.transform = DirectTransform(x, y, u, v, wavelength, like=like)
+
+    def at(self, field: Tensor) -> "_PointPower":
+        return _PointPower(self.transform, field)
+
+
+class _PointPower:
+    def __init__(self, transform: DirectTransform, field: Tensor) -> None:
+        self._transform = transform
+        self._far = transform(field)
+        self.power = power(self._far)
+
+    def vjp(self, by_power: Tensor) -> Tensor:
+        return 2 * self._transform.adjoint(by_power.unsqueeze(-1) * self._far)
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return 2 * dot(self._far, self._transform(change))
+
+
+class _DiscBeam(Movable):
+    """Power pattern averaged over a uniform disc.
+
+    The power pattern is the transform of the field's autocorrelation over baselines; averaging over a
+    disc multiplies that by 2 J1(s)/s, s = 2 pi radius baseline/wavelength. Exact for the pixels at hand.
+    """
+
+    def __init__(self, x, y, u, v, wavelength, disc_radius, like):
+        bx, by = _baselines(np.asarray(x, float)), _baselines(np.asarray(y, float))
+        self.shape = by.size, bx.size
+        s = 2 * np.pi * disc_radius / wavelength * np.hypot(by[:, None], bx)
+        s[0, 0] = 1.0
+        visibility = 2 * scipy.special.j1(s) / s
+        visibility[0, 0] = 1.0
+        self.visibility = torch.as_tensor(visibility, dtype=like.dtype, device=like.device)
+        self.transform = DirectTransform(bx, by, u, v, wavelength, like=like)
+
+    def at(self, field: Tensor) -> "_DiscPower":
+        return _DiscPower(self, field)
+
+    def spectrum(self, field: Tensor) -> Tensor:
+        """Transform of the field on a raster twice its size."""
+        return torch.view_as_real(torch.fft.fft2(torch.view_as_complex(field), s=self.shape))
+
+    def mean_power(self, power_spectrum: Tensor) -> Tensor:
+        """Power at the directions (..., n) from the squared modulus of the spectrum (..., by, bx)."""
+        autocorrelation = torch.fft.ifft2(power_spectrum)
+        return self.transform(torch.view_as_real(autocorrelation * self.visibility))[..., 0]
+
+    def mean_power_adjoint(self, by_power: Tensor) -> Tensor:
+        """Adjoint of `mean_power`."""
+        weights = torch.stack([by_power, torch.zeros_like(by_power)], -1)
+        lags = torch.view_as_complex(self.transform.adjoint(weights)) * self.visibility
+        return torch.fft.fft2(lags, norm="forward").real
+
+    def spectrum_adjoint(self, spectrum: Tensor, shape: torch.Size) -> Tensor:
+        """Adjoint of `spectrum`."""
+        field = torch.fft.ifft2(torch.view_as_complex(spectrum), norm="forward")
+        return torch.view_as_real(field[..., : shape[-3], : shape[-2]])
+
+
+class _DiscPower:
+    def __init__(self, beam: _DiscBeam, field: Tensor) -> None:
+        self._beam, self._shape = beam, field.shape
+        self._spectrum = beam.spectrum(field)
+        self.power = beam.mean_power(power(self._spectrum))
+
+    def vjp(self, by_power: Tensor) -> Tensor:
+        by_spectrum = 2 * self._beam.mean_power_adjoint(by_power).unsqueeze(-1) * self._spectrum
+        return self._beam.spectrum_adjoint(by_spectrum, self._shape)
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return self._beam.mean_power(2 * dot(self._spectrum, self._beam.spectrum(change)))
+
+
+def _baselines(x: np.ndarray) -> np.ndarray:
+    """Separations of evenly spaced pixels in FFT order, long enough that none wraps round."""
+    n = 2 * x.size
+    return np.fft.fftfreq(n, d=1 / (n * (x[1] - x[0])))

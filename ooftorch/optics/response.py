@@ -1,0 +1,77 @@
+"""What the receiver makes of the power: gain and baseline of each map, and the balance of a chopped pair."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ooftorch.optics.effect import Backward, Effect
+from ooftorch.optics.instrument import Instrument
+from ooftorch.optics.parameters import Parameter, declare_per_map
+
+if TYPE_CHECKING:
+    from ooftorch.optics.prediction import Prediction
+
+__all__ = ["BeamRatio", "Gains", "Offsets"]
+
+# Width of the tie of the gains: relative spread of the maps about their common gain.
+_GAIN_TIE = 0.03
+# Relative standard deviation of the prior on the gain ratio of a chopped pair.
+_GAIN_RATIO_PRIOR = 0.1
+
+
+class Gains(Effect):
+    """Gain of each map: peak of the perfect, in-focus telescope in the data's units."""
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        peak = instrument.peak
+        return declare_per_map("gain", instrument.n_maps, "data", peak, peak, free=True, log=True)
+
+    @classmethod
+    def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:  # noqa: D102
+        return ((tuple(p.name for p in cls.declare(instrument)), _GAIN_TIE),)
+
+    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
+        return back.gain
+
+    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        at.write_by_map(out, self.rows_by_map("gain", rows), at.change_by_gain())
+
+
+class Offsets(Effect):
+    """Baseline of each map, in the data's units."""
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        return declare_per_map("offset", instrument.n_maps, "data", 0.0, instrument.peak, free=True)
+
+    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
+        return at.groups.ordered([w.sum(-1) for w in back.samples], -1)
+
+    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        at.write_by_map(out, self.rows_by_map("offset", rows), torch.ones_like(at.samples))
+
+
+class BeamRatio(Effect):
+    """Power of the negative beam of a chopped pair over the positive one's; absent for a single beam."""
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        if not instrument.receiver.chopped:
+            return []
+        ratio = instrument.receiver.gain_ratio
+        return [Parameter("gain_ratio", "", ratio, ratio, free=True, log=True, prior=_GAIN_RATIO_PRIOR)]
+
+    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
+        by_log = [
+            (w * r.log_ratio_derivative()).sum((-1, -2))
+            for w, r in zip(back.received, at.received, strict=True)
+        ]
+        return (torch.stack(by_log).sum(0) / at.values[..., self.span.start])[..., None]
+
+    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        for row in rows.values():
+            by_log = at.amplify([r.log_ratio_derivative() for r in at.received])
+            out[..., row, :] = by_log / at.values[..., self.span]

@@ -1,0 +1,275 @@
+"""The telescopes that the package knows, a TOML file each, and how such a file is read.
+
+A user's own telescope is a file of the same form.
+"""
+
+import difflib
+import math
+import re
+import reprlib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ooftorch.errors import InputError
+from ooftorch.optics import illumination
+from ooftorch.optics.blockage import Blockage, Hole, Legs, find_shadow_corner
+from ooftorch.optics.defocus import DualReflector, OffsetGregorian, Optics, PrimeFocus, Shaped
+from ooftorch.optics.telescope import Telescope, UsualIllumination
+
+__all__ = ["load", "names"]
+
+
+class _Kind(NamedTuple):
+    """A sort of value: in words, and the test for it."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+class _Key(NamedTuple):
+    kind: _Kind
+    required: bool = False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _one_of(words: Iterable[str]) -> _Kind:
+    words = tuple(words)
+    return _Kind("one of " + ", ".join(words), lambda v: v in words)
+
+
+_TEXT = _Kind("a text", lambda v: isinstance(v, str))
+_NUMBER = _Kind("a number", _is_number)
+_POSITIVE = _Kind("a positive number", lambda v: _is_number(v) and v > 0)
+_NOT_NEGATIVE = _Kind("a number from 0 up", lambda v: _is_number(v) and v >= 0)
+_DECIBELS = _Kind("a negative number (dB)", lambda v: _is_number(v) and v < 0)
+_OPENING = _Kind("an angle between 0 and 90 degrees", lambda v: _is_number(v) and 0 < v < 90)
+_TABLE = _Kind("a table", lambda v: isinstance(v, dict))
+_TABLES = _Kind("a list of tables", lambda v: isinstance(v, list) and all(map(_TABLE.accepts, v)))
+_WIDTHS = _Kind(
+    "a positive number or a list of them",
+    lambda v: _POSITIVE.accepts(v) or (isinstance(v, list) and v != [] and all(map(_POSITIVE.accepts, v))),
+)
+_RISING = _Kind(
+    "a list of radii that never falls",
+    lambda v: isinstance(v, list) and all(map(_NOT_NEGATIVE.accepts, v)) and v == sorted(v),
+)
+_CORRECTION = _Kind(
+    "8 rows of 3 numbers",
+    lambda v: (
+        isinstance(v, list)
+        and len(v) == 8
+        and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in v)
+    ),
+)
+_ZERNIKES = _Kind(
+    "a table of numbers named z0, z1, ...",
+    lambda v: (
+        isinstance(v, dict)
+        and v != {}
+        and all(re.fullmatch(r"z(0|[1-9]\d{0,2})", k) and _is_number(c) for k, c in v.items())
+    ),
+)
+
+_TWO_MIRRORS = {
+    "focal_length_m": _Key(_POSITIVE, required=True),
+    "effective_focal_length_m": _Key(_POSITIVE, required=True),
+}
+_OPTICS = {
+    "prime-focus": {"focal_length_m": _Key(_POSITIVE, required=True)},
+    "cassegrain": {**_TWO_MIRRORS, "path_correction": _Key(_CORRECTION)},
+    "gregorian": {**_TWO_MIRRORS, "path_correction": _Key(_CORRECTION)},
+    "offset-gregorian": {
+        **_TWO_MIRRORS,
+        "vertex_offset_m": _Key(_POSITIVE, required=True),
+        "subreflector_angle_deg": _Key(_NUMBER, required=True),
+        "feed_angle_deg": _Key(_NUMBER, required=True),
+    },
+    "shaped": {"path": _Key(_ZERNIKES, required=True), "focal_length_m": _Key(_POSITIVE)},
+}
+_COLD_STOP = {"radius_m": _Key(_POSITIVE)}  # for receivers that have one, whatever the usual model
+_TAPER = {"taper_db": _Key(_DECIBELS, required=True), **_COLD_STOP}
+_ILLUMINATION = {name: _TAPER if name in illumination.TAPERED else _COLD_STOP for name in illumination.NAMES}
+_TELESCOPE = {
+    "description": _Key(_TEXT),
+    "source": _Key(_TEXT),
+    "frequency_hz": _Key(_POSITIVE),
+    "radius_m": _Key(_POSITIVE, required=True),
+    "good_surface_rms_um": _Key(_POSITIVE),
+    "optics": _Key(_TABLE, required=True),
+    "blockage": _Key(_TABLE),
+    "illumination": _Key(_TABLE),
+}
+_BLOCKAGE = {"inner_radius_m": _Key(_NOT_NEGATIVE), "legs": _Key(_TABLE), "holes": _Key(_TABLES)}
+_LEGS = {
+    "shape": _Key(_one_of(("plus", "x")), required=True),
+    "half_width_m": _Key(_WIDTHS, required=True),
+    "radius_m": _Key(_RISING),
+    "outer_radius_m": _Key(_POSITIVE),
+    "shadow_deg": _Key(_OPENING),
+}
+_HOLE = {
+    "x_m": _Key(_NUMBER, required=True),
+    "y_m": _Key(_NUMBER, required=True),
+    "radius_m": _Key(_POSITIVE, required=True),
+}
+
+_ALIASES = {"90gbt": "gbt90", "almanosec": "alma-nosec"}  # as the original software writes them
+
+
+def names() -> list[str]:
+    """Return the names of the telescopes that come with the package, sorted."""
+    return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if f.name.endswith(".toml"))
+
+
+def load(name_or_path: str | Path) -> Telescope:
+    """Load a telescope.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A name the package knows, in any case (also "90GBT" and "ALMANoSec", as the original software has
+        them), or the path of a TOML file, ending in ".toml".
+
+    Returns
+    -------
+    Telescope
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or the file cannot be read or does not describe a telescope.
+    """
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        return _read(Path(text), text)
+    known = names()
+    name = _ALIASES.get(text.lower(), text.lower())
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, *_ALIASES])
+        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+        raise InputError(
+            f"no telescope is named {text!r}; {hint}; `ooftorch telescopes` lists all, or give a .toml file"
+        )
+    return _read(_folder() / f"{name}.toml", f"{name}.toml")
+
+
+def _folder() -> Traversable:
+    return resources.files(__package__)
+
+
+def _read(file: Path | Traversable, shown: str) -> Telescope:
+    try:
+        with file.open("rb") as stream:
+            spec = tomllib.load(stream)
+    except OSError as error:
+        raise InputError(f"cannot read {shown}: {error.strerror}; give a telescope's TOML file") from None
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise InputError(f"{shown} is not TOML: {error}") from None
+    return _telescope(spec, file.name.removesuffix(".toml"), shown)
+
+
+def _telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
+    _check(spec, _TELESCOPE, file)
+    radius = spec["radius_m"]
+    return Telescope(
+        name,
+        spec.get("description", ""),
+        spec.get("source", ""),
+        radius,
+        _optics(spec["optics"], radius, f"{file}: [optics]"),
+        _blockage(spec.get("blockage", {}), radius, file),
+        _illumination(spec.get("illumination"), f"{file}: [illumination]"),
+        spec.get("frequency_hz"),
+        1e-6 * spec["good_surface_rms_um"] if "good_surface_rms_um" in spec else None,
+    )
+
+
+def _optics(spec: dict[str, Any], radius: float, where: str) -> Optics:
+    _check_choice(spec, "type", _OPTICS, where)
+    match spec["type"]:
+        case "prime-focus":
+            return PrimeFocus(spec["focal_length_m"])
+        case "cassegrain" | "gregorian":
+            rows = tuple(map(tuple, spec.get("path_correction", [])))
+            return DualReflector(spec["focal_length_m"], spec["effective_focal_length_m"], rows)
+        case "offset-gregorian":
+            return OffsetGregorian(
+                spec["focal_length_m"],
+                spec["effective_focal_length_m"],
+                spec["vertex_offset_m"],
+                math.radians(spec["subreflector_angle_deg"]),
+                math.radians(spec["feed_angle_deg"]),
+            )
+        case _:
+            terms = tuple((int(name[1:]), c) for name, c in spec["path"].items())
+            return Shaped(spec.get("focal_length_m"), radius, terms)
+
+
+def _blockage(spec: dict[str, Any], radius: float, file: str) -> Blockage:
+    where = f"{file}: [blockage]"
+    _check(spec, _BLOCKAGE, where)
+    inner = spec.get("inner_radius_m", 0.0)
+    if inner >= radius:
+        raise InputError(f"{where} inner_radius_m = {inner} leaves nothing of a dish of radius_m = {radius}")
+    holes = []
+    for hole in spec.get("holes", []):
+        _check(hole, _HOLE, f"{file}: [[blockage.holes]]")
+        holes.append(Hole(hole["x_m"], hole["y_m"], hole["radius_m"]))
+    legs = _legs(spec["legs"], radius, f"{file}: [blockage.legs]") if "legs" in spec else None
+    return Blockage(inner, legs, tuple(holes))
+
+
+def _legs(spec: dict[str, Any], radius: float, where: str) -> Legs:
+    _check(spec, _LEGS, where)
+    widths, at = spec["half_width_m"], spec.get("radius_m", [0.0])
+    if not isinstance(widths, list):
+        widths = [widths]
+    if len(at) != len(widths):
+        raise InputError(f"{where} half_width_m and radius_m must be lists of one length")
+    if max(widths) >= radius:
+        raise InputError(f"{where} half_width_m = {max(widths)} hides a dish of radius_m = {radius}")
+    foot, shadow = spec.get("outer_radius_m", radius), None
+    if "shadow_deg" in spec:
+        shadow = math.radians(spec["shadow_deg"])
+        if len(widths) > 1:
+            raise InputError(f"{where} shadow_deg needs legs of one width; give half_width_m as one number")
+        if foot >= find_shadow_corner(radius, widths[0], shadow)[0]:
+            raise InputError(f"{where} outer_radius_m = {foot} leaves no room for a shadow on the dish")
+    return Legs(spec["shape"], tuple(at), tuple(widths), foot, shadow)
+
+
+def _illumination(spec: dict[str, Any] | None, where: str) -> UsualIllumination:
+    if spec is None:
+        return UsualIllumination()
+    _check_choice(spec, "model", _ILLUMINATION, where)
+    return UsualIllumination(spec["model"], spec.get("taper_db"), spec.get("radius_m"))
+
+
+def _check_choice(spec: dict[str, Any], key: str, choices: Mapping[str, dict[str, _Key]], where: str) -> None:
+    """Check a table in which one key decides about the others."""
+    choice = {key: _Key(_one_of(choices), required=True)}
+    any_of = {k: v._replace(required=False) for keys in choices.values() for k, v in keys.items()}
+    _check(spec, any_of | choice, where)
+    _check(spec, choices[spec[key]] | choice, f"{where} with {key} = {spec[key]!r}")
+
+
+def _check(spec: dict[str, Any], keys: Mapping[str, _Key], where: str) -> None:
+    """Refuse a table with a key that is not known, one that is missing, or a value of the wrong kind."""
+    for key in spec:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+            raise InputError(f"{where} has no key {key!r}; {hint}")
+    for key, (kind, required) in keys.items():
+        if key not in spec:
+            if required:
+                raise InputError(f"{where} needs {key}, {kind.words}")
+        elif not kind.accepts(spec[key]):
+            raise InputError(f"{where} {key} = {reprlib.repr(spec[key])}; expected {kind.words}")
