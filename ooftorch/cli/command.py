@@ -67,7 +67,8 @@ def fit(
     begin = time.perf_counter()
     from ooftorch import io
     from ooftorch.fitting.fitter import fit as run
-    from ooftorch.reporting.text import report, summary
+    from ooftorch.reporting.numbers import summary
+    from ooftorch.reporting.text import report
 
     held = dict(_assignment(text, "--fix", "sigma=0.6") for text in fix)
     observation = io.read(obs)
