@@ -21,7 +21,7 @@ import ooftorch
 from ooftorch.observation import Observation
 from ooftorch.optics import illumination, telescopes
 from ooftorch.optics.telescope import Telescope
-from ooftorch.reporting.text import verdict
+from ooftorch.reporting.checks import verdict
 from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import Noise
 

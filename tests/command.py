@@ -19,9 +19,9 @@ class Ran(NamedTuple):
     err: str
 
 
-def run(folder, *arguments, stderr=None):
+def run(folder, *arguments, stdout=None, stderr=None):
     """Run the command in a folder, within this process."""
-    out, err = io.StringIO(), stderr or io.StringIO()
+    out, err = stdout or io.StringIO(), stderr or io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["ooftorch", *map(str, arguments)])
@@ -48,10 +48,10 @@ def tree(folder):
     }
 
 
-def assert_refused(ran, message):
-    """Status 2, one line that says it, and nothing else."""
+def assert_refused(ran, message, out=""):
+    """Status 2, one line that says it, and nothing on standard output but `out`."""
     assert ran.status == 2, ran
-    assert ran.out == ""
+    assert ran.out == out
     assert ran.err.endswith("\n")
     assert len(ran.err.splitlines()) == 1, ran.err
     assert ran.err.startswith("ooftorch: ")

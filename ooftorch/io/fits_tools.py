@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ooftorch.errors import InputError
 from ooftorch.observation import Observation
 from ooftorch.optics.receiver import Receiver
-from ooftorch.units import SPEED_OF_LIGHT
+from ooftorch.units import ARCSEC, SPEED_OF_LIGHT
 
 __all__ = [
     "NO_TELESCOPE",
@@ -49,7 +49,7 @@ _ANGLES = {
     "radians": 1.0,
     "deg": np.deg2rad(1),
     "arcmin": np.deg2rad(1 / 60),
-    "arcsec": np.deg2rad(1 / 3600),
+    "arcsec": ARCSEC,
 }
 
 NO_TELESCOPE = "telescope not named in the file"

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from astropy.io import fits
 
 from ooftorch.errors import InputError
@@ -30,6 +29,7 @@ from ooftorch.io.fits_tools import (
 )
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
+from ooftorch.units import ARCSEC
 
 __all__ = ["COLUMNS", "oof_hdus", "read_oof"]
 
@@ -50,7 +50,6 @@ _TELESC = {
 _RECV = {"rcvr40_52": "qunbal", "rcvr26_40": "ka", "rcvr_mba1_5": "mustang"}
 
 _DEFAULT_CHOP_ARCSEC = 57.8
-_ARCSEC = np.deg2rad(1 / 3600)
 
 
 def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]) -> Observation:
@@ -175,7 +174,7 @@ def _receiver(
             if chop is None:
                 chop = _DEFAULT_CHOP_ARCSEC
                 notes.append(f"CHOPTHR not in the file; taken as {chop} arcsec")
-            receiver = Receiver(chop_x=(-chop if recv == "qunbal" else chop) * _ARCSEC)
+            receiver = Receiver(chop_x=(-chop if recv == "qunbal" else chop) * ARCSEC)
         elif recv != "mustang":
             raise InputError(
                 f"{path}: RECV is {name!r}; known are qunbal (Rcvr40_52), Ka (Rcvr26_40) and mustang "
@@ -200,7 +199,7 @@ def _primary_header(observation: Observation) -> fits.Header:
     if name in ("gbt", "gbt90") or observation.illumination == "tophat":
         header["RECV"] = _original_recv(observation)
     if header.get("RECV") in ("qunbal", "Ka"):
-        header.append(exact_card("CHOPTHR", abs(chop) / _ARCSEC, "[arcsec]"))
+        header.append(exact_card("CHOPTHR", abs(chop) / ARCSEC, "[arcsec]"))
     if disc > 0:
         header.append(exact_card("OBJRADS", disc, "[rad]"))
     return header

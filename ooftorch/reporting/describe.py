@@ -1,4 +1,4 @@
-"""An observation, or a telescope, in words: what `ooftorch info` and `ooftorch telescopes` print."""
+"""Descriptions of an observation and of a telescope: what `ooftorch info` and `ooftorch telescopes` print."""
 
 import math
 
@@ -10,10 +10,10 @@ from ooftorch.optics import telescope as telescopes
 from ooftorch.optics.defocus import DualReflector, OffsetGregorian, PrimeFocus, Shaped
 from ooftorch.optics.telescope import Blockage, Telescope
 from ooftorch.simulation.simulator import usual_focus, usual_wavelength
+from ooftorch.units import ARCSEC
 
 __all__ = ["describe_observation", "describe_telescope"]
 
-_ARCSEC = math.degrees(1) * 3600
 _OPTICS = {
     PrimeFocus: "prime focus",
     DualReflector: "Cassegrain or Gregorian",
@@ -23,13 +23,24 @@ _OPTICS = {
 
 
 def describe_observation(observation: Observation) -> str:
-    """Say what an observation holds, a line for each fact and a row for each map."""
+    """Describe an observation: a line for each property, a row for each map.
+
+    Parameters
+    ----------
+    observation : Observation
+        Its telescope need not be known.
+
+    Returns
+    -------
+    str
+        Lines in ASCII without a newline at the end.
+    """
     o = observation
-    scope, name = None, o.telescope or "not named; give --telescope"
+    telescope, name = None, o.telescope or "not named; give --telescope"
     if o.telescope is not None:
         try:
-            scope = telescopes.load(o.telescope)
-        except InputError as error:  # the rest of the file is as it is
+            telescope = telescopes.load(o.telescope)
+        except InputError as error:  # still describe the rest of the file
             name = f"{o.telescope} ({error})"
     elevation = "unknown" if o.mean_el_deg is None else f"{o.mean_el_deg:.1f} deg"
     lines = [
@@ -42,11 +53,11 @@ def describe_observation(observation: Observation) -> str:
         f"{'DX/arcsec':>17s} {'DY/arcsec':>17s} {'peak':>10s} {'errors':>8s}",
     ]
     lines += [f"  {i:3d} {_map_row(m)}" for i, m in enumerate(o.maps)]
-    if scope is not None:
-        beam = o.wavelength / (2 * scope.radius)
-        lines.append(f"  wavelength/diameter {beam * _ARCSEC:.2f} arcsec")
+    if telescope is not None:
+        beam = o.wavelength / (2 * telescope.radius)
+        lines.append(f"  wavelength/diameter {beam / ARCSEC:.2f} arcsec")
     if o.truth is not None:
-        rms = o.truth.rms_error(np.zeros(3))  # of a flat dish
+        rms = o.truth.rms_error(np.zeros(3))  # error of a perfect dish
         lines.append(f"  truth      known: phase {rms:.3g} rad rms over the dish, piston and tilt removed")
     lines += [f"  note: {note}" for note in o.notes]
     return "\n".join(lines)
@@ -55,17 +66,17 @@ def describe_observation(observation: Observation) -> str:
 def _receiver(o: Observation) -> str:
     words = []
     if o.receiver.chopped:
-        x, y = o.receiver.chop_x * _ARCSEC, o.receiver.chop_y * _ARCSEC
+        x, y = o.receiver.chop_x / ARCSEC, o.receiver.chop_y / ARCSEC
         words.append(f"two beams differenced, the positive at ({x:+.1f}, {y:+.1f}) arcsec from the negative")
         words.append(f"gain ratio {o.receiver.gain_ratio:g}")
     if o.receiver.disc_radius:
-        words.append(f"source a disc of radius {o.receiver.disc_radius * _ARCSEC:.1f} arcsec")
+        words.append(f"source a disc of radius {o.receiver.disc_radius / ARCSEC:.1f} arcsec")
     words.append(f"illumination {o.illumination}" if o.illumination else "")
     return ", ".join(w for w in words if w) or "single beam"
 
 
 def _map_row(m: BeamMap) -> str:
-    x, y = m.x[m.valid] * _ARCSEC, m.y[m.valid] * _ARCSEC
+    x, y = m.x[m.valid] / ARCSEC, m.y[m.valid] / ARCSEC
     nx, ny = np.unique(m.x[m.valid]).size, np.unique(m.y[m.valid]).size
     raster = f"{nx} x {ny}" if nx * ny <= 4 * m.n_valid else "scattered"
     errors = "none" if m.sigma is None else f"{np.median(m.sigma[m.valid]):.3g}"
@@ -76,32 +87,42 @@ def _map_row(m: BeamMap) -> str:
     )
 
 
-def describe_telescope(scope: Telescope) -> str:
-    """Say what is known about a telescope, with what follows for its focus."""
-    r = scope.radius
+def describe_telescope(telescope: Telescope) -> str:
+    """Describe a telescope, with what a move of the focus does to the path across its dish.
+
+    Parameters
+    ----------
+    telescope : Telescope
+
+    Returns
+    -------
+    str
+        Lines in ASCII without a newline at the end.
+    """
+    r = telescope.radius
     axis = np.linspace(-r, r, 201)
     pitch = axis[1] - axis[0]
     x, y = np.meshgrid(axis, axis)
-    area = scope.coverage(x, y, pitch).sum() * pitch**2
+    area = telescope.coverage(x, y, pitch).sum() * pitch**2
     on_dish = np.hypot(x, y) <= r
-    path = scope.path(x, y, 1e-3)[on_dish]
-    usual = scope.illumination
-    taper = "" if usual.taper_db is None else f", edge taper {usual.taper_db:g} dB"
-    stop = "" if usual.radius is None else f", cold stop {usual.radius:g} m"
-    focal = "unknown" if scope.focal_length is None else f"{scope.focal_length:g} m"
+    path = telescope.path(x, y, 1e-3)[on_dish]
+    illumination = telescope.illumination
+    taper = "" if illumination.taper_db is None else f", edge taper {illumination.taper_db:g} dB"
+    stop = "" if illumination.radius is None else f", cold stop {illumination.radius:g} m"
+    focal = "unknown" if telescope.focal_length is None else f"{telescope.focal_length:g} m"
     measured = "nobody says where"
-    if scope.frequency is not None:
-        dz = usual_focus(scope, usual_wavelength(scope))
-        measured = f"{1e-9 * scope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
+    if telescope.frequency is not None:
+        dz = usual_focus(telescope, usual_wavelength(telescope))
+        measured = f"{1e-9 * telescope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
     return "\n".join(
         [
-            f"{scope.name}: {scope.description}",
-            f"  numbers from   {scope.source}",
+            f"{telescope.name}: {telescope.description}",
+            f"  numbers from   {telescope.source}",
             f"  radius         {r:g} m, primary focal length {focal}",
-            f"  optics         {_OPTICS[type(scope.optics)]}",
-            f"  blockage       {_blockage(scope.blockage)}",
+            f"  optics         {_OPTICS[type(telescope.optics)]}",
+            f"  blockage       {_blockage(telescope.blockage)}",
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
-            f"  illumination   {usual.model}{taper}{stop}",
+            f"  illumination   {illumination.model}{taper}{stop}",
             f"  focus          1 mm changes the path by {np.ptp(path) * 1e6:.0f} um across the dish",
             f"  simulated at   {measured}",
         ]

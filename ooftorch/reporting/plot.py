@@ -19,6 +19,7 @@ from matplotlib.patches import Circle
 
 from ooftorch.errors import InputError
 from ooftorch.files import whole_file
+from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
     from matplotlib.collections import Collection
@@ -31,7 +32,6 @@ __all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
 # Both are safe for colour-blind eyes. Of the signed one white is zero and red positive.
 _SIGNED, _POWER = "RdBu_r", "viridis"
 _GREY = "0.7"  # where there is nothing: blocked, or never observed
-_ARCSEC = math.radians(1 / 3600)
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 
 
@@ -80,7 +80,6 @@ def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) ->
     Figure
     """
     a = result.aperture
-    um = 1e6 * result.wavelength / (4 * math.pi)
     if ax_pair is None:
         figure = Figure(figsize=(12.5, 6.2), layout="constrained")
         ax_pair = figure.subplots(1, 2)
@@ -100,7 +99,7 @@ def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) ->
     left, right = ax_pair
     _dish(left, a, a.phase, "rad", usual_step=0.5)
     left.set_title("phase, piston and tilt removed")
-    _dish(right, a, um * a.phase, "µm")
+    _dish(right, a, 1e6 * half_path(a.phase, result.wavelength), "µm")
     right.set_title("surface, half-path error")
     return cast(Figure, left.figure)
 
@@ -271,7 +270,7 @@ def _steps(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _sky_unit(maps: "Sequence[MapFit]") -> tuple[float, str]:
     widest = max(float(np.nanmax(np.abs([m.x, m.y]))) for m in maps)
-    return (_ARCSEC, "arcsec") if widest < 3600 * _ARCSEC else (1e-3, "mrad")
+    return (ARCSEC, "arcsec") if widest < 3600 * ARCSEC else (1e-3, "mrad")
 
 
 # ------------------------------------------------------------------------------------- convergence

@@ -18,6 +18,7 @@ from places import EXAMPLE, ROOT
 from simulated import observe
 
 import ooftorch
+from ooftorch.cli.command import COMMANDS
 from ooftorch.fitting import fitter
 from ooftorch.fitting.fitter import Progress
 from ooftorch.optics import telescope
@@ -77,6 +78,11 @@ def quick(written, monkeypatch):
     monkeypatch.setattr(plot, "plot_beams", lambda result: "beams")
     monkeypatch.setattr(plot, "save", lambda figure, path: path.write_text(figure))
     return calls
+
+
+def reported(result):
+    """What `fit` prints of a result before it writes the files, where no rows of orders came before."""
+    return f"\n{ooftorch.report(result, orders=False)}\n"
 
 
 def test_a_fit_writes_four_files(written):
@@ -163,6 +169,49 @@ def test_summary_has_the_right_numbers(summary, observation, written):
     assert all(v > 0 for v in t.values())
     assert t["total"] == pytest.approx(t["read"] + t["fit"] + t["write"])
     assert t["fit"] >= sum(o["seconds"] for o in summary["orders"])
+
+
+class Watched(io.StringIO):
+    """Standard output that notes which results are there when a text is flushed to it."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.seen = folder, []
+
+    def flush(self):
+        there = {path.name for path in self.folder.glob("obs-oof-001/*")}
+        self.seen.append((self.getvalue(), there))
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_the_report_is_on_the_screen_before_the_files_are_drawn_and_there(
+    folder, quick, written, monkeypatch, flags
+):
+    drawn = []
+
+    def draw(result):
+        drawn.append(out.seen[-1:])
+        return "aperture"
+
+    monkeypatch.setattr(plot, "plot_aperture", draw)
+    out = Watched(folder)
+    assert run(folder, "fit", "obs.fits", *flags, stdout=out).status == 0
+    report = reported(written[2])
+    if flags:  # the summary holds the time that writing took, and comes at the end
+        assert drawn == [[]]
+    else:
+        assert drawn == [[(report, set())]]
+    last, there = out.seen[-1]
+    assert there == PRODUCTS
+    assert last.startswith("{" if flags else report)
+
+
+def test_json_is_not_printed_where_writing_failed(folder, quick, monkeypatch):
+    def save(figure, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plot, "save", save)
+    assert_refused(run(folder, "fit", "obs.fits", "--json"), "cannot be written .*No space left")
 
 
 def test_json_is_all_that_is_printed(folder, quick):
@@ -262,7 +311,7 @@ def test_results_that_came_meanwhile_stay(folder, quick, written, monkeypatch):
         return written[2]
 
     monkeypatch.setattr(fitter, "fit", slow)
-    assert_refused(run(folder, "fit", "obs.fits", "--out", "out"), "not empty")
+    assert_refused(run(folder, "fit", "obs.fits", "--out", "out"), "not empty", out=reported(written[2]))
     assert tree(folder / "out").keys() == {"summary.json"}
     assert (folder / "out" / "summary.json").read_text() == "another run's"
 
@@ -320,7 +369,9 @@ FAILURES = {"interrupt": KeyboardInterrupt(), "full disk": OSError(28, "No space
 
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_while_writing_leaves_what_was_there(folder, quick, monkeypatch, failure, existing):
+def test_a_failure_while_writing_leaves_what_was_there(
+    folder, quick, written, monkeypatch, failure, existing
+):
     if existing:
         (folder / "out").mkdir()
         (folder / "out" / "fit.fits").write_text("old")
@@ -337,7 +388,7 @@ def test_a_failure_while_writing_leaves_what_was_there(folder, quick, monkeypatc
     if failure == "interrupt":
         assert ran.status == 130
     else:
-        assert_refused(ran, "out: cannot be written .*No space left")
+        assert_refused(ran, "out: cannot be written .*No space left", out=reported(written[2]))
 
 
 def test_a_mistake_of_ours_is_not_hidden(folder, quick, monkeypatch):
@@ -785,12 +836,32 @@ def test_help_needs_nothing_heavy(tmp_path):
         "import sys; from ooftorch.cli.command import main\n"
         "sys.argv = ['ooftorch', *sys.argv[1:]]\n"
         "try: main()\n"
-        "finally: print(sorted({'torch', 'matplotlib', 'scipy', 'astropy', 'numpy'} & set(sys.modules)))\n"
+        "finally:\n"
+        "    heavy = {'torch', 'matplotlib', 'scipy', 'astropy', 'numpy'} & set(sys.modules)\n"
+        "    print(sorted(heavy), sorted(name for name in sys.modules if name.endswith('_command')))\n"
     )
-    for arguments in (["--help"], ["fit", "--help"]):
+    # Of the modules of the commands only that of the one that is called.
+    for arguments, loaded in (
+        (["--help"], []),
+        (["--version"], []),
+        *(([name, "--help"], [f"ooftorch.cli.{name}_command"]) for name in COMMANDS),
+    ):
         ran = python(tmp_path, "-c", code, *arguments)
-        assert ran.status == 0
-        assert ran.out.splitlines()[-1] == "[]"
+        assert ran.status == 0, ran
+        assert ran.out.splitlines()[-1] == f"[] {loaded}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_lists_every_command_with_what_it_says_itself(tmp_path, name):
+    [row] = [row for row in run(tmp_path, "--help").out.splitlines() if row.split()[:1] == [name]]
+    assert " ".join(row.split()[1:]) == COMMANDS[name]
+    first = run(tmp_path, name, "--help").out.splitlines()[2].strip()
+    assert first.startswith(COMMANDS[name].removesuffix("."))
+
+
+def test_every_command_has_its_module():
+    modules = {path.stem for path in (ROOT / "ooftorch" / "cli").glob("*_command.py")}
+    assert modules == {f"{name}_command" for name in COMMANDS}
 
 
 class Terminal(io.StringIO):

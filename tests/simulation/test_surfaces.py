@@ -9,7 +9,7 @@ from ooftorch.errors import InputError
 from ooftorch.io.result_file import write_fit
 from ooftorch.io.surfaces import read_coefficients, read_phase_map
 from ooftorch.optics import zernike
-from ooftorch.reporting.text import summary
+from ooftorch.reporting.numbers import summary
 from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import KINDS, Streams
 from ooftorch.simulation.surfaces import PhaseMap

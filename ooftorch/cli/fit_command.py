@@ -1,0 +1,139 @@
+"""`ooftorch fit`: read, fit, print the report, write the files."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ooftorch.cli.text import parse_assignment, print_text
+from ooftorch.files import check_new_directory, whole_directory
+
+if TYPE_CHECKING:
+    from ooftorch.fitting.fitter import Progress
+
+__all__ = ["command"]
+
+_FILES = ("summary.json", "fit.fits", "aperture.png", "beams.png")
+
+
+@click.command("fit")
+@click.argument("obs")
+@click.option("--telescope", metavar="NAME|FILE.toml", help="Telescope; by default the one named in OBS.")
+@click.option("--order", default=5, show_default=True, help="Highest Zernike order.")
+@click.option(
+    "--likelihood", default="gaussian", show_default=True, help="gaussian, or cauchy for data with outliers."
+)
+@click.option(
+    "--illumination", help="gaussian, pedestal, squashed or tophat; by default that of the receiver."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--free", multiple=True, metavar="NAME", help="Fit this parameter, too: x0, y0, dz, dx, ... (repeatable)."
+)
+@click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Hold a parameter at a value (repeatable).")
+@click.option("--out", metavar="DIR", help="Directory for the results; by default OBS-oof-001, -002, ...")
+@click.option("--overwrite", is_flag=True, help="Replace the results in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the report.")
+def command(
+    obs: str,
+    telescope: str | None,
+    order: int,
+    likelihood: str,
+    illumination: str | None,
+    device: str,
+    free: tuple[str, ...],
+    fix: tuple[str, ...],
+    out: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Fit the surface to the beam maps in OBS (FITS, or an observation .toml).
+
+    The report is printed as soon as the fit has ended; then summary.json, fit.fits, aperture.png and
+    beams.png are written.
+    """
+    begin = time.perf_counter()
+    from ooftorch import io
+    from ooftorch.fitting import fitter
+    from ooftorch.reporting.numbers import summary
+    from ooftorch.reporting.text import report
+
+    fixed = dict(parse_assignment(text, "--fix", "sigma=0.6") for text in fix)
+    observation = io.read(obs)
+    check_new_directory(_results_directory(obs, out), overwrite)  # now, and not only after a long fit
+    read = time.perf_counter()
+    with _progress(order, quiet=as_json) as progress:
+        result = fitter.fit(
+            observation,
+            telescope,
+            order=order,
+            likelihood=likelihood,
+            illumination=illumination,
+            device=device,
+            free=free,
+            fixed=fixed,
+            progress=progress,
+        )
+    fitted = time.perf_counter()
+    if not as_json:
+        print_text(f"\n{report(result, orders=False)}")
+    target = _results_directory(obs, out)
+    with whole_directory(target, overwrite) as directory:
+        from ooftorch.io.result_file import write_fit
+        from ooftorch.reporting import plot
+
+        write_fit(result, directory / "fit.fits")
+        plot.save(plot.plot_aperture(result), directory / "aperture.png")
+        plot.save(plot.plot_beams(result), directory / "beams.png")
+        end = time.perf_counter()
+        seconds = {"read": read - begin, "fit": fitted - read, "write": end - fitted, "total": end - begin}
+        text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
+        (directory / "summary.json").write_text(text + "\n")
+    print_text(text if as_json else f"\nwritten to {target}/: {', '.join(_FILES)}")
+    return 0 if result.converged else 1
+
+
+def _results_directory(obs: str, out: str | None) -> Path:
+    """`out`, or the first OBS-oof-NNN in the current directory that does not exist."""
+    if out is not None:
+        return Path(out)
+    number = 1
+    while (path := Path(f"{Path(obs).stem}-oof-{number:03d}")).exists():
+        number += 1
+    return path
+
+
+@contextmanager
+def _progress(order: int, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """Yield a progress callback that prints a row per order, and draws a bar on a terminal."""
+    from tqdm import tqdm
+
+    from ooftorch.reporting.text import order_header, order_line
+
+    bar = tqdm(
+        total=order,
+        disable=None if not quiet else True,  # None: no bar unless standard error is a terminal
+        miniters=0,  # redraw after evaluations, and not after orders alone
+        leave=False,
+        bar_format="order {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}",
+    )
+
+    def progress(step: "Progress") -> None:
+        if step.finished is None:
+            bar.set_postfix_str(f"{step.n_eval} evaluations, objective {step.objective:.6g}", refresh=False)
+            bar.update(0)
+            return
+        bar.update(1)
+        if not quiet:
+            with tqdm.external_write_mode(file=sys.stdout):
+                if step.order == 1:
+                    print_text(order_header())
+                print_text(order_line(step.finished))
+
+    with bar:
+        yield progress

@@ -1,0 +1,21 @@
+"""`ooftorch telescopes`."""
+
+import click
+
+from ooftorch.cli.text import print_text
+
+__all__ = ["command"]
+
+
+@click.command("telescopes")
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the telescopes, or describe one (NAME, or a TOML file)."""
+    from ooftorch.optics import telescope
+    from ooftorch.reporting.describe import describe_telescope
+
+    if name is not None:
+        print_text(describe_telescope(telescope.load(name)))
+        return
+    for known in telescope.names():
+        print_text(f"{known:12s} {telescope.load(known).description}")

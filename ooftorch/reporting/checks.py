@@ -1,0 +1,267 @@
+"""The verdict on a fit: a table of checks, each a condition on numbers of the result, and a sentence."""
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ooftorch.reporting.derived import pointing_offset
+from ooftorch.units import ARCSEC
+
+if TYPE_CHECKING:
+    from ooftorch.result import FitResult, MapFit
+
+__all__ = ["verdict"]
+
+_STOP, _CARE, _HINT = "do not apply", "usable with care", ""
+
+
+class _Check(NamedTuple):
+    """One row of the table.
+
+    Attributes
+    ----------
+    grade : str
+        What the verdict is at best where the check fails; empty if it changes nothing.
+    fails : callable
+        Whether it fails, from the numbers of `_fit_numbers`, `_map_numbers` and `_dish_numbers`.
+    text : str
+        The sentence, with the names of those numbers in braces.
+    """
+
+    grade: str
+    fails: Callable[[Any], bool]
+    text: str
+
+
+# "GBT guide" is the AutoOOF guide of the Green Bank Observatory for its operators; thresholds without a
+# source are our own.
+_CHECKS = (
+    _Check(
+        _STOP,
+        lambda f: not (f.converged and math.isfinite(f.phase_rms)),
+        "The fit did not converge ({message}): try a lower order, or --likelihood cauchy if the maps have "
+        "glitches.",
+    ),
+    _Check(
+        _STOP,
+        lambda f: f.n_clear < 2,
+        "{n_clear} of {n_maps} maps with a clear signal (peak over noise above 10), and it takes two (GBT "
+        "guide): map a brighter source.",
+    ),
+    _Check(
+        _STOP,
+        lambda f: f.unexplained > 0.4,
+        "The model misses {unexplained:.0%} of the signal (rms) in the map at dz {unexplained_dz}: check "
+        "telescope, frequency, dz and the orientation of the maps.",
+    ),
+    _Check(
+        _STOP,
+        lambda f: f.largest > 15,
+        "The phase reaches {largest:.0f} rad: an artefact, not a surface (GBT guide); fit a lower order.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.beyond > 0.02,
+        "The phase is beyond +-1.5 rad on {beyond:.0%} of the dish (largest {largest:.1f} rad), more than a "
+        "good solution shows (GBT guide): if you apply it, map again to confirm.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.telescope.startswith("gbt") and f.surface_um > 400,
+        "The surface rms of {surface_um:.0f} um is above the 400 um of a good solution (GBT guide).",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.rim_share > 0.6 and f.rim_largest > 1.5,
+        "The outer tenth of the radius carries {rim_share:.0%} of the squared phase, and the maps see it "
+        "least: fit a lower order and compare.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.rim_db <= -30 or f.rim_db >= 0,
+        "The illumination at the rim came out as {rim_db:.0f} dB, which no feed has: hold it with --fix.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.phase_error > 0.2,
+        "Noise alone makes the phase uncertain by {phase_error:.2f} rad rms: fit a lower order, or map a "
+        "brighter source.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.residual > 0.05 and f.residual_noise > 2,
+        "The residual of the map at dz {residual_dz} is {residual:.1%} of its peak (rms): look at "
+        "beams.png for what the model misses.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.chi2 > 9,
+        "The residuals are {chi_factor:.0f} times the noise (chi2/dof {chi2:.3g}): the model does not hold "
+        "everything in the maps, and the error bars are too small.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.likelihood == "gaussian" and f.outlying > 3,
+        "A few samples of the map at dz {outlying_dz} are far off the rest, and pull at the fit: try "
+        "--likelihood cauchy.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.chi2 > 4 and f.chi2_before > 1.25 * f.chi2,
+        "Order {order} still lowered chi2/dof from {chi2_before:.3g} to {chi2:.3g}: try --order {order_up}.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.gain_off > 0.1,
+        "The gain of the map at dz {gain_dz} is {gain_off:.0%} off the median: weather, focus or "
+        "pointing changed between the maps.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.snr < 10 and f.n_clear >= 2,
+        "The map at dz {snr_dz} has a peak of only {snr:.1f} times its noise and adds little.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.missing > 0.1,
+        "{missing:.0%} of the samples are missing.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.pointing_beams > 1,
+        "The beam lies {pointing_beams:.1f} lambda/D from the centre of the maps: correct the pointing, and "
+        "see in beams.png that no map cuts it off.",
+    ),
+    _Check(
+        _HINT,
+        lambda f: f.drop < f.added,
+        "Order {order} fits no better than order {order_down} (objective lower by {drop:.1f} for {added} "
+        "more parameters): --order {order_down} is enough.",
+    ),
+)
+
+
+def verdict(result: "FitResult") -> list[str]:
+    """Say whether a result can be used, and which checks failed.
+
+    Parameters
+    ----------
+    result : FitResult
+
+    Returns
+    -------
+    list of str
+        First "good", "usable with care" or "do not apply"; then one sentence for each check that failed, the
+        most serious first.
+    """
+    numbers = SimpleNamespace(**_fit_numbers(result), **_map_numbers(result), **_dish_numbers(result))
+    failed = [check for check in _CHECKS if check.fails(numbers)]
+    grades = [check.grade for check in failed]
+    word = next((grade for grade in (_STOP, _CARE) if grade in grades), "good")
+    return [word, *(check.text.format(**vars(numbers)) for check in failed)]
+
+
+# A number that does not exist is NaN: every comparison with it is false, so the check does not fail.
+
+
+def _fit_numbers(result: "FitResult") -> dict[str, Any]:
+    """Numbers of the fit as a whole."""
+    before = result.orders[-2] if len(result.orders) > 1 else None
+    last = result.orders[-1]
+    (x, _), (y, _) = pointing_offset(result)
+    return {
+        "telescope": result.telescope,
+        "likelihood": result.likelihood,
+        "order": result.order,
+        "order_up": result.order + 1,
+        "order_down": result.order - 1,
+        "converged": result.converged,
+        "message": result.message,
+        "phase_rms": result.phase_rms,
+        "phase_error": result.phase_error,
+        "surface_um": 1e6 * result.surface_rms,
+        "chi2": result.chi2_reduced,
+        "chi_factor": math.sqrt(result.chi2_reduced),
+        "chi2_before": math.nan if before is None else before.chi2_reduced,
+        "drop": math.nan if before is None else before.objective - last.objective,
+        "added": math.nan if before is None else last.n_free - before.n_free,
+        "missing": result.n_missing / max(result.n_missing + result.n_data, 1),
+        "pointing_beams": math.hypot(x, y) * ARCSEC * 2 * result.aperture.radius / result.wavelength,
+    }
+
+
+def _map_numbers(result: "FitResult") -> dict[str, Any]:
+    """Numbers of the worst map in each respect, with its focus offset."""
+    maps = result.maps
+    gains = np.array([result.parameters[f"gain_{i}"].value for i in range(len(maps))])
+    gain_off = np.abs(gains / np.median(gains) - 1)
+    snr = [m.peak / m.noise if m.noise > 0 else math.inf for m in maps]
+    residual = [m.residual_rms_over_peak for m in maps]
+    unexplained = [_unexplained(m) for m in maps]
+    outlying = [_outlying(m) for m in maps]
+    weakest = int(np.argmin(snr))
+    by_gain, by_residual, by_unexplained, by_outlying = (
+        int(np.argmax(values)) for values in (gain_off, residual, unexplained, outlying)
+    )
+    dz = [f"{1e3 * m.dz:+.4g} mm" for m in maps]
+    return {
+        "n_maps": len(maps),
+        "n_clear": sum(s > 10 for s in snr),
+        "snr": snr[weakest],
+        "snr_dz": dz[weakest],
+        "gain_off": gain_off[by_gain],
+        "gain_dz": dz[by_gain],
+        "residual": residual[by_residual],
+        "residual_noise": residual[by_residual] * snr[by_residual],
+        "residual_dz": dz[by_residual],
+        "unexplained": unexplained[by_unexplained],
+        "unexplained_dz": dz[by_unexplained],
+        "outlying": outlying[by_outlying],
+        "outlying_dz": dz[by_outlying],
+    }
+
+
+def _dish_numbers(result: "FitResult") -> dict[str, float]:
+    """Numbers of the phase and the illumination across the dish; the rim is the outer tenth of the radius."""
+    a = result.aperture
+    r = np.hypot(a.axis, a.axis[:, None]) / a.radius
+    seen = np.isfinite(a.phase) & (a.open > 0.5)
+    phase = np.where(seen, np.abs(a.phase), 0.0)
+    rim = seen & (r > 0.9)
+    unblocked = np.divide(a.amplitude, a.open, where=seen, out=np.zeros_like(a.open))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rim_db = float(20 * np.log10(unblocked[rim].sum() / rim.sum() / unblocked.max()))
+        rim_share = float(np.sum(phase[rim] ** 2) / np.sum(phase**2))
+    return {
+        "largest": float(phase.max()),
+        "beyond": float(np.sum(phase > 1.5) / max(float(np.sum(seen)), 1.0)),
+        "rim_share": rim_share,
+        "rim_largest": float(phase[rim].max(initial=0.0)),
+        # A tophat has no taper, so that 0 dB at the rim is right.
+        "rim_db": math.nan if result.illumination == "tophat" else rim_db,
+    }
+
+
+def _unexplained(m: "MapFit") -> float:
+    """Return the rms of the residual over that of the signal, the variance of the noise taken from both.
+
+    Of the samples where the model has power, without the tenth with the largest residuals: glitches, which
+    the Cauchy likelihood allows for, must not decide.
+    """
+    beam, seen = np.abs(m.model - m.offset), np.isfinite(m.data)
+    bright = seen & (beam > 0.02 * np.nanmax(beam))
+    used = bright if bright.any() else seen
+    squares = m.residual[used] ** 2, (m.data - m.offset)[used] ** 2
+    kept = squares[0] <= np.quantile(squares[0], 0.9)
+    missed, signal = (np.mean(square[kept]) - m.noise**2 for square in squares)
+    return math.sqrt(missed / signal) if missed > 0 and signal > 0 else 0.0
+
+
+def _outlying(m: "MapFit") -> float:
+    """Return the rms of the residual over its robust estimate: 1 for normal errors, more with outliers."""
+    r = np.abs(m.residual)
+    robust = 1.4826 * np.nanmedian(r)  # the standard deviation of a normal distribution
+    return float(np.sqrt(np.nanmean(r**2)) / robust) if robust > 0 else 1.0

@@ -1,0 +1,99 @@
+"""The numbers of a fit, as `summary.json` holds them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ooftorch import __version__
+from ooftorch.reporting.checks import verdict
+from ooftorch.reporting.derived import compare_with_truth, pointing_offset
+
+if TYPE_CHECKING:
+    from ooftorch.result import FitResult, MapFit
+
+__all__ = ["summary"]
+
+
+def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return what `summary.json` holds.
+
+    Units are in the names; a number that does not exist is None. `phase_error_rad` is the error that the
+    covariance predicts, `surface_rms_um` the half-path error, `pointing_arcsec` where the tilts z2 and z1
+    alone put the beam, telescope minus source. `truth` compares the fit of simulated maps with what was
+    simulated (`compare_with_truth`), and is None where the truth is not known.
+
+    Parameters
+    ----------
+    result : FitResult
+    seconds : mapping, optional
+        Wall times "read", "fit", "write" and "total", as far as they are known; by default that of the fit
+        alone, which is in the result.
+
+    Returns
+    -------
+    dict
+        Of plain Python values: ``json.dumps(..., allow_nan=False)`` accepts it.
+    """
+    word, *reasons = verdict(result)
+    (x, _), (y, _) = pointing_offset(result)
+    times = {"fit": result.seconds, **(seconds or {})}
+    return _plain(
+        {
+            "ooftorch": __version__,
+            "input": result.input,
+            "telescope": result.telescope,
+            "object": result.object,
+            "date_obs": result.date_obs,
+            "wavelength_m": result.wavelength,
+            "likelihood": result.likelihood,
+            "illumination": result.illumination,
+            "order": result.order,
+            "converged": result.converged,
+            "message": result.message,
+            "verdict": word,
+            "reasons": reasons,
+            "objective": result.objective,
+            "chi2_reduced": result.chi2_reduced,
+            "n_data": result.n_data,
+            "n_missing": result.n_missing,
+            "n_free": result.n_free,
+            "n_eval": result.n_eval,
+            "parameters": {name: p._asdict() for name, p in result.parameters.items()},
+            "maps": [_map_numbers(m) for m in result.maps],
+            "phase_rms_rad": result.phase_rms,
+            "phase_error_rad": result.phase_error,
+            "surface_rms_um": 1e6 * result.surface_rms,
+            "surface_rms_kind": "half-path",
+            "ruze_efficiency": result.ruze_efficiency,
+            "pointing_arcsec": {"dx": x, "dy": y},
+            "orders": [asdict(o) for o in result.orders],
+            "notes": result.notes,
+            "truth": compare_with_truth(result),
+            "seconds": {name: times.get(name) for name in ("read", "fit", "write", "total")},
+        }
+    )
+
+
+def _map_numbers(m: "MapFit") -> dict[str, Any]:
+    return {
+        "dz_m": m.dz,
+        "n_data": np.count_nonzero(np.isfinite(m.data)),
+        "residual_rms_over_peak": m.residual_rms_over_peak,
+        "noise": m.noise,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Convert to types that JSON has; a number that is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
