@@ -178,7 +178,9 @@ class Setup:
     def ours(self, observations: list[Observation], order: int) -> list[np.ndarray]:
         """Coefficients z1, z2, ... that the package finds; NaN where it does not converge."""
         results = ooftorch.fit_many(observations, order=order, free=FREE, n=PIXELS)
-        return [r.coefficients[1:] if r.converged else np.full(r.coefficients.size - 1, np.nan) for r in results]
+        return [
+            r.coefficients[1:] if r.converged else np.full(r.coefficients.size - 1, np.nan) for r in results
+        ]
 
     def weighted(self, observations: list[Observation], order: int) -> list[np.ndarray]:
         """The same, told the true error of every sample."""

@@ -123,7 +123,7 @@ def command(
     """
     check_new(Path(out), overwrite)  # now, and not only after a long simulation
     from ooftorch import io
-    from ooftorch.optics import telescope as telescopes
+    from ooftorch.optics import telescopes
     from ooftorch.optics.receiver import Receiver
     from ooftorch.reporting.describe import describe_observation
     from ooftorch.simulation.noise import Noise
@@ -157,10 +157,8 @@ def command(
 
 def _wavelength(frequency_ghz: float | None, dish: "Telescope") -> float:
     """Wavelength in metres; at the telescope's usual frequency if none is given."""
-    from ooftorch.simulation.simulator import usual_wavelength
-
     if frequency_ghz is None:
-        return usual_wavelength(dish)
+        return dish.usual_wavelength()
     if not frequency_ghz > 0:
         raise InputError(f"--frequency-ghz {frequency_ghz}; expected a positive number")
     return SPEED_OF_LIGHT / (1e9 * frequency_ghz)

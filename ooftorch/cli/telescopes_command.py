@@ -11,11 +11,11 @@ __all__ = ["command"]
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
     """List the telescopes, or describe one (NAME, or a TOML file)."""
-    from ooftorch.optics import telescope
+    from ooftorch.optics.telescopes import load, names
     from ooftorch.reporting.describe import describe_telescope
 
     if name is not None:
-        print_text(describe_telescope(telescope.load(name)))
+        print_text(describe_telescope(load(name)))
         return
-    for known in telescope.names():
-        print_text(f"{known:12s} {telescope.load(known).description}")
+    for known in names():
+        print_text(f"{known:12s} {load(known).description}")

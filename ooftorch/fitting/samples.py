@@ -43,12 +43,21 @@ class Samples(NamedTuple):
 
     def take(self, numbers: Tensor) -> "Samples":
         """Return some of the samples, of all observations."""
-        return Samples(*(None if t is None else t[..., numbers] for t in self))
+        return Samples(
+            self.power[..., numbers],
+            self.errors[..., numbers],
+            self.valid[..., numbers],
+            *(None if t is None else t[..., numbers] for t in (self.map, self.x, self.y, self.time)),
+        )
 
     def of(self, rows: Tensor | int) -> "Samples":
         """Return the samples of some of the observations, or of one."""
-        power, errors, valid, *rest, time = self
-        return Samples(power[rows], errors[rows], valid[rows], *rest, None if time is None else time[rows])
+        return self._replace(
+            power=self.power[rows],
+            errors=self.errors[rows],
+            valid=self.valid[rows],
+            time=None if self.time is None else self.time[rows],
+        )
 
 
 def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:

@@ -101,7 +101,8 @@ class SurfaceBasis(ABC):
 def fit_plane(values: Array, x: Array, y: Array) -> Array:
     """Best plane, piston included, of values (..., n) at the points x, y (n,)."""
     plane = np.stack([np.ones_like(x), x, y])
-    return np.linalg.lstsq(plane.T, values.T, rcond=None)[0].T @ plane
+    coefficients = np.linalg.lstsq(plane.T, values.T, rcond=None)[0]
+    return np.asarray(coefficients.T @ plane, dtype=np.float64)
 
 
 class ZernikeBasis(SurfaceBasis):

@@ -6,6 +6,7 @@ the parent paraboloid, as in the original OOF software.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,10 @@ class Optics:
     Attributes
     ----------
     focal_length : of the primary, metres; None if it is not known.
+    kind : in words.
     """
+
+    kind: ClassVar[str]
 
     focal_length: float | None
 
@@ -54,6 +58,8 @@ class Optics:
 class PrimeFocus(Optics):
     """A feed at the focus of a paraboloid: dL = dz cos t."""
 
+    kind = "prime focus"
+
     focal_length: float
 
     def path_powers(self, x: Array, y: Array) -> Array:  # noqa: D102
@@ -69,6 +75,8 @@ class DualReflector(Optics):
     correction : rows of the coefficients of dz^3, dz^2 and dz, in metres; row k belongs to r^(8-k), k = 0..7.
         Added to the ideal path (pyoof-srt: the shaped mirrors of the SRT). Empty for none.
     """
+
+    kind = "Cassegrain or Gregorian"
 
     focal_length: float
     effective_focal_length: float
@@ -94,6 +102,8 @@ class OffsetGregorian(Optics):
     subreflector_angle : of the subreflector's Y (focus) axis to the parent axis, radians.
     feed_angle : of the chief ray to the feed, radians.
     """
+
+    kind = "offset Gregorian"
 
     focal_length: float
     effective_focal_length: float
@@ -154,6 +164,8 @@ class Shaped(Optics):
     radius : normalising radius, metres.
     terms : pairs (k, c_k), metres of path per metre of dz.
     """
+
+    kind = "shaped"
 
     radius: float
     terms: tuple[tuple[int, float], ...]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ooftorch.reporting.derived import pointing_offset
+from ooftorch.reporting.derived import find_pointing
 from ooftorch.units import ARCSEC
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ _CHECKS = (
     ),
     _Check(
         _CARE,
-        lambda f: f.telescope.startswith("gbt") and f.surface_um > 400,
-        "The surface rms of {surface_um:.0f} um is above the 400 um of a good solution (GBT guide).",
+        lambda f: f.surface_um > f.good_surface_um,
+        "The surface rms of {surface_um:.0f} um is above the {good_surface_um:.0f} um of a good solution for "
+        "this telescope.",
     ),
     _Check(
         _CARE,
@@ -104,7 +105,7 @@ _CHECKS = (
     ),
     _Check(
         _CARE,
-        lambda f: f.likelihood == "gaussian" and f.outlying > 3,
+        lambda f: not f.robust and f.outlying > 3,
         "A few samples of the map at dz {outlying_dz} are far off the rest, and pull at the fit: try "
         "--likelihood cauchy.",
     ),
@@ -171,10 +172,9 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
     """Numbers of the fit as a whole."""
     before = result.orders[-2] if len(result.orders) > 1 else None
     last = result.orders[-1]
-    (x, _), (y, _) = pointing_offset(result)
+    (x, _), (y, _) = find_pointing(result)
     return {
-        "telescope": result.telescope,
-        "likelihood": result.likelihood,
+        "robust": result.robust,
         "order": result.order,
         "order_up": result.order + 1,
         "order_down": result.order - 1,
@@ -183,6 +183,7 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
         "phase_rms": result.phase_rms,
         "phase_error": result.phase_error,
         "surface_um": 1e6 * result.surface_rms,
+        "good_surface_um": math.nan if result.good_surface_rms is None else 1e6 * result.good_surface_rms,
         "chi2": result.chi2_reduced,
         "chi_factor": math.sqrt(result.chi2_reduced),
         "chi2_before": math.nan if before is None else before.chi2_reduced,
@@ -240,8 +241,8 @@ def _dish_numbers(result: "FitResult") -> dict[str, float]:
         "beyond": float(np.sum(phase > 1.5) / max(float(np.sum(seen)), 1.0)),
         "rim_share": rim_share,
         "rim_largest": float(phase[rim].max(initial=0.0)),
-        # A tophat has no taper, so that 0 dB at the rim is right.
-        "rim_db": math.nan if result.illumination == "tophat" else rim_db,
+        # An illumination with an edge of its own has no taper: 0 dB at the rim is right.
+        "rim_db": rim_db if result.stop_radius is None else math.nan,
     }
 
 

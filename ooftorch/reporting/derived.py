@@ -3,17 +3,17 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from ooftorch.optics import zernike
+from ooftorch.optics.basis import RecordedBasis
 from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
     from ooftorch.result import Estimate, FitResult
 
-__all__ = ["compare_with_truth", "pointing_offset", "zernike_estimates"]
+__all__ = ["compare_with_truth", "estimate_coefficients", "find_pointing"]
 
 
-def pointing_offset(result: "FitResult") -> "tuple[tuple[float, float], tuple[float, float]]":
-    """Return where the tilts z2 and z1 alone put the beam, telescope minus source (CONVENTIONS 2).
+def find_pointing(result: "FitResult") -> "tuple[tuple[float, float], tuple[float, float]]":
+    """Return where the tilts (z2 and z1) alone put the beam, telescope minus source (CONVENTIONS 2).
 
     Parameters
     ----------
@@ -22,15 +22,20 @@ def pointing_offset(result: "FitResult") -> "tuple[tuple[float, float], tuple[fl
     Returns
     -------
     dx, dy : (value, standard error)
-        Arcseconds.
+        Arcseconds; NaN where the basis of the surface has no tilts.
     """
     per_rad = result.wavelength / (2 * math.pi * result.aperture.radius) / ARCSEC
-    x, y = result.parameters["z2"], result.parameters["z1"]
+    basis = result.basis
+    if basis.x_tilt is None or basis.y_tilt is None:
+        return (math.nan, math.nan), (math.nan, math.nan)
+    x, y = result.parameters[basis.x_tilt], result.parameters[basis.y_tilt]
     return (x.value * per_rad, x.sigma * per_rad), (y.value * per_rad, y.sigma * per_rad)
 
 
 def compare_with_truth(result: "FitResult") -> dict[str, Any] | None:
-    """Return how far a fit of simulated maps is from the truth; None if the truth is not known.
+    """Return how far a fit of simulated maps is from the truth.
+
+    None if the truth is not known, or the surface is in a basis of which a file has the coefficients alone.
 
     Parameters
     ----------
@@ -46,14 +51,14 @@ def compare_with_truth(result: "FitResult") -> dict[str, Any] | None:
         predicted_rad : float
             The error that the covariance predicts.
         pulls : dict of str to float
-            Error over standard error of every free coefficient from z3 on that the truth has.
+            Error over standard error of every free coefficient that the truth has, tilts aside.
         parameters : dict of str to float
             True values.
     """
     truth = result.truth
-    if truth is None:
+    if truth is None or isinstance(result.basis, RecordedBasis):
         return None
-    error = truth.rms_error(result.zernikes, result.aperture.radius)
+    error = truth.rms_error(result.coefficients, basis=result.basis, radius=result.aperture.radius)
     return {
         "actual_phase_error_rad": error,
         "surface_error_um": 1e6 * half_path(error, result.wavelength),
@@ -63,7 +68,6 @@ def compare_with_truth(result: "FitResult") -> dict[str, Any] | None:
     }
 
 
-def zernike_estimates(result: "FitResult") -> "dict[str, Estimate]":
-    """Return the coefficients z0, z1, ... by name, held ones too, radians."""
-    names = [zernike.name(k) for k in range(zernike.n_terms(result.order))]
-    return {name: result.parameters[name] for name in names}
+def estimate_coefficients(result: "FitResult") -> "dict[str, Estimate]":
+    """Return the coefficients of the surface by name, held ones too, radians."""
+    return {name: result.parameters[name] for name in result.basis.names}

@@ -6,20 +6,12 @@ import numpy as np
 
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.optics import telescope as telescopes
-from ooftorch.optics.defocus import DualReflector, OffsetGregorian, PrimeFocus, Shaped
-from ooftorch.optics.telescope import Blockage, Telescope
-from ooftorch.simulation.simulator import usual_focus, usual_wavelength
+from ooftorch.optics import telescopes
+from ooftorch.optics.blockage import Blockage
+from ooftorch.optics.telescope import Telescope
 from ooftorch.units import ARCSEC
 
 __all__ = ["describe_observation", "describe_telescope"]
-
-_OPTICS = {
-    PrimeFocus: "prime focus",
-    DualReflector: "Cassegrain or Gregorian",
-    OffsetGregorian: "offset Gregorian",
-    Shaped: "shaped",
-}
 
 
 def describe_observation(observation: Observation) -> str:
@@ -112,14 +104,14 @@ def describe_telescope(telescope: Telescope) -> str:
     focal = "unknown" if telescope.focal_length is None else f"{telescope.focal_length:g} m"
     measured = "nobody says where"
     if telescope.frequency is not None:
-        dz = usual_focus(telescope, usual_wavelength(telescope))
+        dz = telescope.usual_defocus(telescope.usual_wavelength())
         measured = f"{1e-9 * telescope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
     return "\n".join(
         [
             f"{telescope.name}: {telescope.description}",
             f"  numbers from   {telescope.source}",
             f"  radius         {r:g} m, primary focal length {focal}",
-            f"  optics         {_OPTICS[type(telescope.optics)]}",
+            f"  optics         {telescope.optics.kind}",
             f"  blockage       {_blockage(telescope.blockage)}",
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
             f"  illumination   {illumination.model}{taper}{stop}",

@@ -9,7 +9,7 @@ import numpy as np
 
 from ooftorch import __version__
 from ooftorch.reporting.checks import verdict
-from ooftorch.reporting.derived import compare_with_truth, pointing_offset
+from ooftorch.reporting.derived import compare_with_truth, find_pointing
 
 if TYPE_CHECKING:
     from ooftorch.result import FitResult, MapFit
@@ -38,7 +38,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
         Of plain Python values: ``json.dumps(..., allow_nan=False)`` accepts it.
     """
     word, *reasons = verdict(result)
-    (x, _), (y, _) = pointing_offset(result)
+    (x, _), (y, _) = find_pointing(result)
     times = {"fit": result.seconds, **(seconds or {})}
     return _plain(
         {
@@ -50,6 +50,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "wavelength_m": result.wavelength,
             "likelihood": result.likelihood,
             "illumination": result.illumination,
+            "basis": result.basis.name,
             "order": result.order,
             "converged": result.converged,
             "message": result.message,

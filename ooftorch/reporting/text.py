@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ooftorch.optics import zernike
 from ooftorch.reporting.checks import verdict
-from ooftorch.reporting.derived import compare_with_truth, pointing_offset, zernike_estimates
+from ooftorch.reporting.derived import compare_with_truth, estimate_coefficients, find_pointing
 from ooftorch.units import ARCSEC, SPEED_OF_LIGHT, half_path
 
 if TYPE_CHECKING:
@@ -84,21 +83,23 @@ def _opening(result: "FitResult") -> list[str]:
 
 def _coefficients(result: "FitResult") -> list[str]:
     rows = [f"{'coefficient':35} {'rad':>9} {'+-':>9} {'um half-path':>13}"]
-    for k, (name, p) in enumerate(zernike_estimates(result).items()):
+    for name, p in estimate_coefficients(result).items():
         if p.free:
             um = 1e6 * half_path(p.value, result.wavelength)
-            rows.append(f"{name:>4}  {zernike.label(k):29} {p.value:+9.4f} {p.sigma:9.2g} {um:+13.1f}")
+            rows.append(
+                f"{name:>4}  {result.basis.label(name):29} {p.value:+9.4f} {p.sigma:9.2g} {um:+13.1f}"
+            )
     return rows
 
 
 def _other_parameters(result: "FitResult") -> list[str]:
     """Return the free parameters that are neither coefficients nor of a single map, then all held ones."""
-    zernikes = zernike_estimates(result)
+    surface = estimate_coefficients(result)
     of_maps = {f"{kind}_{i}" for kind in _PER_MAP for i in range(len(result.maps))}
-    others = {name: p for name, p in result.parameters.items() if name not in of_maps | set(zernikes)}
+    others = {name: p for name, p in result.parameters.items() if name not in of_maps | set(surface)}
     rows = [f"{'parameter':35} {'value':>9} {'+-':>9}  unit"]
     rows += [f"{name:35} {p.value:9.4g} {p.sigma:9.2g}  {p.unit}" for name, p in others.items() if p.free]
-    held = {name: p for name, p in (zernikes | others).items() if not p.free and name != "z0"}
+    held = {name: p for name, p in (surface | others).items() if not p.free and name != result.basis.piston}
     if held:
         values = (f"{name} = {p.value:.4g} {p.unit}".rstrip() for name, p in held.items())
         rows += _wrapped(", ".join(values), "held: ")
@@ -127,7 +128,6 @@ def _map_table(result: "FitResult") -> list[str]:
 
 
 def _main_numbers(result: "FitResult") -> list[str]:
-    (x, x_sigma), (y, y_sigma) = pointing_offset(result)
     return [
         _line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
         _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
@@ -137,11 +137,18 @@ def _main_numbers(result: "FitResult") -> list[str]:
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about what is left of the gain",
         ),
-        _line(
-            "pointing offset",
-            f"DX {x:+.2f} +- {x_sigma:.2g}, DY {y:+.2f} +- {y_sigma:.2g} arcsec, from z2 and z1",
-        ),
+        *_pointing(result),
     ]
+
+
+def _pointing(result: "FitResult") -> list[str]:
+    """Return the line of the pointing, where the basis has tilts."""
+    (x, x_sigma), (y, y_sigma) = find_pointing(result)
+    if math.isnan(x):
+        return []
+    tilts = f"{result.basis.x_tilt} and {result.basis.y_tilt}"
+    text = f"DX {x:+.2f} +- {x_sigma:.2g}, DY {y:+.2f} +- {y_sigma:.2g} arcsec, from {tilts}"
+    return [_line("pointing offset", text)]
 
 
 def _truth(result: "FitResult") -> list[str]:

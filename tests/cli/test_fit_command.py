@@ -21,7 +21,7 @@ import ooftorch
 from ooftorch.cli.command import COMMANDS
 from ooftorch.fitting import fitter
 from ooftorch.fitting.fitter import Progress
-from ooftorch.optics import telescope
+from ooftorch.optics import telescopes
 from ooftorch.reporting import plot
 from ooftorch.units import SPEED_OF_LIGHT
 
@@ -784,7 +784,7 @@ def test_info_on_an_unknown_telescope_still_says_what_the_file_holds(folder):
 def test_telescopes(folder):
     ran = run(folder, "telescopes")
     names = [row.split()[0] for row in ran.out.splitlines()]
-    assert names == telescope.names()
+    assert names == telescopes.names()
     assert {"gbt", "gbt90", "effelsberg", "srt", "alma", "aca7m", "apex", "jcmt", "vla", "vlba"} <= set(names)
     one = run(folder, "telescopes", "SRT")
     assert (one.status, one.err) == (0, "")

@@ -284,7 +284,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda hdus: hdus[0].header.update(OOFFIT=2), r"in layout 2, and this version reads 1"),
+        (lambda hdus: hdus[0].header.update(OOFFIT=3), r"in layout 3, and this version reads 1 and 2"),
         (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
         (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
         (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ooftorch.observation import BeamMap, Observation
-from ooftorch.optics import telescope
+from ooftorch.optics import telescopes
 from ooftorch.optics.receiver import Receiver
 from ooftorch.reporting.describe import describe_observation, describe_telescope
 
@@ -148,9 +148,9 @@ def number(text, label, before):
     return float(words[words.index(before) - 1])
 
 
-@pytest.mark.parametrize("name", telescope.names())
+@pytest.mark.parametrize("name", telescopes.names())
 def test_every_telescope_can_be_described(name):
-    text = describe_telescope(telescope.load(name))
+    text = describe_telescope(telescopes.load(name))
     assert text.isascii()
     assert text.startswith(f"{name}: ")
     assert "None" not in text
@@ -159,14 +159,14 @@ def test_every_telescope_can_be_described(name):
 
 
 def test_what_a_simulation_takes():
-    assert "43.1 GHz, 35 mm out of focus" in describe_telescope(telescope.load("gbt"))
-    own = replace(telescope.load("gbt"), frequency=None)
+    assert "43.1 GHz, 35 mm out of focus" in describe_telescope(telescopes.load("gbt"))
+    own = replace(telescopes.load("gbt"), frequency=None)
     assert "simulated at   nobody says where" in describe_telescope(own)
 
 
 def test_focus_of_two_mirrors():
     # Each paraboloid, the primary and the equivalent one: cos t falls by 2 a^2/(1 + a^2), a = R/2F.
-    text = describe_telescope(telescope.load("effelsberg"))
+    text = describe_telescope(telescopes.load("effelsberg"))
     change = sum(2 * a * a / (1 + a * a) for a in (50 / 60, 50 / (2 * 387.39435)))
     assert number(text, "focus", "um") == pytest.approx(1000 * change, abs=0.6)
     assert number(text, "radius", "m") == 50
@@ -175,19 +175,19 @@ def test_focus_of_two_mirrors():
 
 def test_focus_of_a_feed():
     a = 2.8 / 28.8
-    text = describe_telescope(telescope.load("paper"))
+    text = describe_telescope(telescopes.load("paper"))
     assert number(text, "focus", "um") == pytest.approx(2000 * a * a / (1 + a * a), abs=0.6)
 
 
 def test_blockage():
-    alma = describe_telescope(telescope.load("alma"))
+    alma = describe_telescope(telescopes.load("alma"))
     assert "centre to 0.375 m" in line(alma, "blockage")
     assert number(alma, "open", "%") == pytest.approx(100 * (1 - (0.375 / 6) ** 2), abs=0.051)
-    assert "none" in line(describe_telescope(telescope.load("gbt")), "blockage")
-    assert number(describe_telescope(telescope.load("gbt")), "open", "%") == 100
-    effelsberg = line(describe_telescope(telescope.load("effelsberg")), "blockage")
+    assert "none" in line(describe_telescope(telescopes.load("gbt")), "blockage")
+    assert number(describe_telescope(telescopes.load("gbt")), "open", "%") == 100
+    effelsberg = line(describe_telescope(telescopes.load("effelsberg")), "blockage")
     assert "four legs as 'plus' with shadows of 10 deg" in effelsberg
-    assert "holes: 1" in line(describe_telescope(telescope.load("alma-tp")), "blockage")
+    assert "holes: 1" in line(describe_telescope(telescopes.load("alma-tp")), "blockage")
 
 
 def test_open_aperture_with_legs(tmp_path):
@@ -198,7 +198,7 @@ def test_open_aperture_with_legs(tmp_path):
         '[blockage.legs]\nshape = "plus"\nhalf_width_m = 1.5\n'
         '[illumination]\nmodel = "tophat"\nradius_m = 9.5\n'
     )
-    text = describe_telescope(telescope.load(file))
+    text = describe_telescope(telescopes.load(file))
     bar = 2 * (1.5 * math.sqrt(100 - 1.5**2) + 100 * math.asin(0.15))
     hidden = (2 * bar - 9) / (math.pi * 100)
     assert text.startswith("cross: ")
@@ -207,5 +207,5 @@ def test_open_aperture_with_legs(tmp_path):
 
 
 def test_illumination():
-    text = describe_telescope(telescope.load("effelsberg"))
+    text = describe_telescope(telescopes.load("effelsberg"))
     assert line(text, "illumination").split()[1:] == ["gaussian,", "edge", "taper", "-14.5", "dB"]

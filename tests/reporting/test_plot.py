@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import OptimizeResult
 
 from ooftorch.errors import InputError
+from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.reporting.plot import plot_aperture, plot_beams, plot_convergence, save
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
 
@@ -44,6 +45,7 @@ def fit_result(maps=(), aperture=None):
         aperture=aperture,
         notes=(),
         seconds=1.0,
+        basis=ZernikeBasis(2),
     )
 
 

@@ -214,7 +214,7 @@ def test_error_against_the_truth():
     half = np.zeros(6)
     half[5] = 0.25 * off[5]
     plain = alma().observe({"z5": off[5]}).truth
-    assert plain.rms_error(half, 3.0) == pytest.approx(0, abs=1e-12)
+    assert plain.rms_error(half, radius=3.0) == pytest.approx(0, abs=1e-12)
     assert plain.rms_error(half) > 0.1
     longer = np.concatenate([off, np.zeros(6)])
     assert truth.rms_error(longer) == pytest.approx(truth.rms_error(off)), "another order than the fit's"

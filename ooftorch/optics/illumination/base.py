@@ -27,10 +27,17 @@ class Illumination(ABC):
     has_edge : bool
         Whether the model ends at a sharp edge of its own, the parameter `radius` (in dish radii), instead of
         falling off towards the rim.
+    amplitude : method (x, y, pitch, *, its parameters by name) to Tensor, (..., n)
+        Amplitude (field) at the points x, y (n,) of the aperture, over the dish radius, for pixels of size
+        `pitch` over the dish radius. Parameters are numbers, or tensors (..., 1) for a batch.
+    log_derivatives : method (the same arguments) to LogDerivatives
+        Derivatives of the logarithm of the amplitude by each parameter.
     """
 
     name: str
     has_edge: bool = False
+    amplitude: Callable[..., Tensor]
+    log_derivatives: Callable[..., LogDerivatives]
 
     @abstractmethod
     def declare(self, usual: UsualIllumination, dish_radius: float) -> Sequence[Parameter]:
@@ -43,28 +50,6 @@ class Illumination(ABC):
         dish_radius : float
             Metres.
         """
-
-    @abstractmethod
-    def amplitude(self, x: Tensor, y: Tensor, pitch: float, **parameters) -> Tensor:
-        """Amplitude (field) at points of the aperture.
-
-        Parameters
-        ----------
-        x, y : Tensor, (n,)
-            Aperture coordinates over the dish radius.
-        pitch : float
-            Size of a pixel over the dish radius.
-        **parameters
-            Numbers, or tensors (..., 1) for a batch.
-
-        Returns
-        -------
-        Tensor, (..., n)
-        """
-
-    @abstractmethod
-    def log_derivatives(self, x: Tensor, y: Tensor, pitch: float, **parameters) -> LogDerivatives:
-        """Derivatives of the logarithm of the amplitude by each parameter; arguments as of `amplitude`."""
 
 
 def declare_centre() -> list[Parameter]:

@@ -187,7 +187,7 @@ def _telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
         _blockage(spec.get("blockage", {}), radius, file),
         _illumination(spec.get("illumination"), f"{file}: [illumination]"),
         spec.get("frequency_hz"),
-        1e-6 * spec["good_surface_rms_um"] if "good_surface_rms_um" in spec else None,
+        spec["good_surface_rms_um"] / 1e6 if "good_surface_rms_um" in spec else None,
     )
 
 
