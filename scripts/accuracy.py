@@ -27,7 +27,9 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.fitting.likelihood import Gaussian
-from ooftorch.fitting.posterior import Data, Posterior
+from ooftorch.fitting.noise_model import IndependentNoise
+from ooftorch.fitting.posterior import Posterior
+from ooftorch.fitting.samples import Samples
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.instrument import MapGeometry
@@ -81,20 +83,19 @@ class Setup:
         self.wavelength, self.dz = wavelength, dz
         self.clean = self._block(self.simulator(ooftorch.Noise()).observe())
         self.maps = [MapGeometry(m.dz, m.x, m.y) for m in self.clean.maps]
-        self.model = BeamModel(telescopes.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
-        layout = self.model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
-        self.model.adopt(layout)
-        self.layout = layout
-        power = self.model.oo(np.concatenate([m.power for m in self.clean.maps]))
-        data = Data(power, torch.ones_like(power), torch.ones_like(power, dtype=torch.bool))
-        self.start = self.model.oo(layout.coordinates())
-        posterior = Posterior(self.model, layout, data, Gaussian(), self.start)
+        model = BeamModel(telescopes.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
+        layout = model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
+        self.model, self.layout = model.with_layout(layout), layout
+        power = torch.as_tensor(np.concatenate([m.power for m in self.clean.maps]))
+        samples = Samples(power, torch.ones_like(power), torch.ones_like(power, dtype=torch.bool))
+        self.start = torch.as_tensor(layout.coordinates())
+        posterior = Posterior(self.model, layout, samples, Gaussian(), IndependentNoise(), self.start)
         self.power = power.numpy()
         self.rows = posterior.prior_rows[:, posterior.free].numpy()
         self.jacobian = posterior.jacobian(self.start[posterior.free]).numpy()
         self.names = [layout.names[i] for i in layout.free]
         amplitude, _ = (t.detach().numpy() for t in self.model.aperture())
-        z = self.model.zernikes.numpy()
+        z = self.model.surface.matrix.numpy()
         # Of the weighted mean square of the phase.
         self.weight = (z * amplitude) @ z.T / amplitude.sum()
 
@@ -197,11 +198,11 @@ class Setup:
         """Coefficients that unweighted least squares find from the truth; NaN where MINPACK gives up."""
         spread = self.common(order)
         k, free = zernike.n_terms(order) - 1, self.layout.free
-        spread, start = self.model.oo(spread), self.start.clone()
+        spread, start = torch.as_tensor(spread), self.start.clone()
 
         def at(y: np.ndarray):
             u = start.clone()
-            u[free] += spread @ self.model.oo(y)
+            u[free] += spread @ torch.as_tensor(y)
             with torch.no_grad():
                 return self.model.at(u)
 

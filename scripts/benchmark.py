@@ -36,14 +36,19 @@ import torch
 from results_page import RESULTS, machine, machine_text, table, write_section
 
 from ooftorch.device import OO
-from ooftorch.fitting import descent
+from ooftorch.fitting import search
 from ooftorch.fitting.likelihood import Gaussian
-from ooftorch.fitting.posterior import Data, Posterior
-from ooftorch.optics import telescopes, zernike
+from ooftorch.fitting.noise_model import IndependentNoise
+from ooftorch.fitting.posterior import Posterior
+from ooftorch.fitting.resolution import Level, Resolutions, build_resolutions
+from ooftorch.fitting.samples import Samples
+from ooftorch.optics import illumination, telescopes, zernike
+from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.farfield import DirectTransform
-from ooftorch.optics.instrument import MapGeometry
-from ooftorch.optics.model import BeamModel
-from ooftorch.optics.parameters import Parameter
+from ooftorch.optics.instrument import Instrument, MapGeometry
+from ooftorch.optics.model import BeamModel, declare_layout
+from ooftorch.optics.parameters import Layout, Parameter
+from ooftorch.optics.receiver import Receiver
 from ooftorch.optim.bfgs import bfgs
 
 README = Path(__file__).parent.parent / "README.md"
@@ -187,8 +192,36 @@ class Watch:
         return value
 
 
+def declare(order: int) -> Layout:
+    """The package's parameters for this problem, and the noise, which is known."""
+    lamp = illumination.choose("gaussian")
+    instrument = Instrument(SCOPE, WAVELENGTH, Receiver(), lamp, ZernikeBasis(order), len(DZ), 1.0)
+    return declare_layout(instrument).added(Parameter("noise", "errors", 1.0, log=True))
+
+
+def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Resolutions:
+    """The package's models of this problem, for data (b, n_samples)."""
+
+    def make(maps: list[MapGeometry], n: int) -> BeamModel:
+        return BeamModel(
+            SCOPE, WAVELENGTH, maps, order=problem.order, n=n, oversample=OVERSAMPLE, layout=layout, oo=oo
+        )
+
+    samples = Samples(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
+    return build_resolutions(
+        make, problem.maps, samples, Gaussian(), IndependentNoise(), problem.n, OVERSAMPLE
+    )
+
+
+def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.End:
+    """The package's search from one start for each row of data."""
+    rows = torch.arange(len(start), device=start.device)
+    ends, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
+    return search.finish(levels, layout, rows, ends, numbers, lambda *_: None)
+
+
 class Ours:
-    """The package on the same function: its ladder of models, its metric, its BFGS.
+    """The package on the same function: its models of several resolutions, its metric, its BFGS.
 
     The package has a gain for each map where the paper has one amplitude for all: a linear map from the
     paper's parameters to the package's coordinates makes them one.
@@ -197,18 +230,11 @@ class Ours:
     def __init__(self, problem: Problem, device: str = "cpu") -> None:
         self.problem, oo = problem, OO(device)
 
-        def make(maps: list[MapGeometry], n: int) -> BeamModel:
-            return BeamModel(SCOPE, WAVELENGTH, maps, order=problem.order, n=n, oversample=OVERSAMPLE, oo=oo)
-
-        power = oo(problem.data.reshape(1, -1))
-        data = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
-        self.ladder = descent.build(make, problem.maps, data, Gaussian(), problem.n, OVERSAMPLE, BEAM)
-        layout = self.ladder.exact.model.layout.added(Parameter("noise", "errors", 1.0, log=True))
-        layout = layout.freed(["x0", "y0"]).fixed({"offset": 0.0, "sigma": SIGMA})
+        layout = declare(problem.order).freed(["x0", "y0"]).fixed({"offset": 0.0, "sigma": SIGMA})
         without = (replace(p, prior=None) for p in layout.parameters)
         self.layout = replace(layout, parameters=tuple(without), ties=())
-        self.ladder.adopt(self.layout)
-        # The gains, the last free parameters, follow one.
+        self.levels = build(problem, oo(problem.data.reshape(1, -1)), self.layout, oo)
+        # The gains follow one.
         free = [self.layout.names[i] for i in self.layout.free]
         common = [name for name in free if not name.startswith("gain")]
         self.spread = oo(np.zeros((len(free), len(common) + 1)))
@@ -219,17 +245,17 @@ class Ours:
         # What the reference's objective leaves out.
         self.constant = problem.data.size * math.log(problem.sigma * math.sqrt(2 * math.pi))
 
-    def posterior(self, rung: descent.Rung) -> Posterior:
-        """Objective on one rung."""
-        return self.ladder.posterior(rung, self.layout, self.rows, self.anchor)
+    def posterior(self, level: Level) -> Posterior:
+        """Objective at one level."""
+        return self.levels.posterior(level, self.layout, self.rows, self.anchor)
 
     def fit(self, gtol: float = 2e-3) -> tuple[float, np.ndarray, list[int]]:
-        """Objective, z1.. at the end, and evaluations on each rung."""
-        search, coarse, exact = (self.posterior(rung) for rung in self.ladder[:3])
+        """Objective, z1.. at the end, and evaluations at each level."""
+        search, coarse, exact = (self.posterior(level) for level in self.levels[:3])
         y = self.spread.new_zeros((1, self.spread.shape[1]))
         n_eval = []
         for stage, stop in ((coarse, 1.0), (exact, gtol)):
-            if stage is coarse and self.ladder.coarse is self.ladder.exact:
+            if stage is coarse and self.levels.coarse is self.levels.exact:
                 continue
             found = bfgs(functools.partial(self._fun, stage), y, self._metric(search, y), gtol=stop)
             y = found.x
@@ -279,7 +305,7 @@ def to_solution(n: int, order: int, full: bool, patience: float) -> dict:
     row["ooftorch"] = {
         "n_eval": n_eval,
         "setup_seconds": statistics.median(build),
-        "way": ours.ladder.exact.model.groups.beams[0].beams[0].transform.way,
+        "way": ours.levels.exact.model.groups.beams[0].beams[0].transform.way,
     }
     row["fractions"] = fractions(ours)
     if torch.cuda.is_available():
@@ -391,7 +417,7 @@ def check_projection(rows: list[dict], full: bool) -> dict:
 def evaluation(n: int, full: bool, order: int = 8) -> dict:
     """One value and gradient of three maps against six bare FFTs of the whole grid."""
     ours = Ours(Problem(n, order, full))
-    exact = ours.posterior(ours.ladder.exact)
+    exact = ours.posterior(ours.levels.exact)
     x = ours.anchor[:, exact.free]
     grid = torch.randn(3, n, n, dtype=torch.complex128)
     pair = [
@@ -401,7 +427,7 @@ def evaluation(n: int, full: bool, order: int = 8) -> dict:
         )
         for _ in range(5)
     ]
-    transform = ours.ladder.exact.model.groups.beams[0].beams[0].transform
+    transform = ours.levels.exact.model.groups.beams[0].beams[0].transform
     return {
         "n": n,
         "full": full,
@@ -439,14 +465,14 @@ def growth() -> list[dict]:
             def once(model: BeamModel = model, u: torch.Tensor = u) -> None:
                 with torch.no_grad():
                     at = model.at(u)
-                    at.pull(at.samples)
+                    at.vjp(at.samples)
 
             rows.append(
                 {
                     name: value,
                     "seconds": statistics.median(timed(once)),
-                    "bytes": sum(b.nbytes for b in model.buffers()),
-                    "pixels_times_terms": model.zernikes.numel(),
+                    "bytes": model.nbytes(),
+                    "pixels_times_terms": model.surface.matrix.numel(),
                 }
             )
         logs = [np.log([r[key] for r in rows]) for key in (name, "seconds")]
@@ -468,21 +494,11 @@ def batch(members: int, device: str, order: int = 8) -> dict:
         z[2 : problem.n_z] = rng.permutation(z[2 : problem.n_z])
         beams = published.power(torch.as_tensor(z)).numpy()
         powers.append((beams + problem.sigma * rng.normal(size=beams.shape)).ravel())
-    oo = OO(device)
-
-    def make(maps: list[MapGeometry], n: int) -> BeamModel:
-        return BeamModel(SCOPE, WAVELENGTH, maps, order=order, n=n, oversample=OVERSAMPLE, oo=oo)
-
-    power = oo(np.stack(powers))
-    data = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
-    ladder = descent.build(make, problem.maps, data, Gaussian(), 256, OVERSAMPLE, BEAM)
-    layout = ladder.exact.model.layout.added(Parameter("noise", "errors", 1.0, log=True))
-    ladder.adopt(layout)
-    rows = torch.arange(members, device=oo.device)
+    oo, layout = OO(device), declare(order)
+    levels = build(problem, oo(np.stack(powers)), layout, oo)
     start = oo(layout.coordinates()).repeat(members, 1)
     begin = time.perf_counter()
-    found = descent.search(ladder, layout, rows, [start], lambda *_: None)
-    end = descent.finish(ladder, layout, rows, *found[:2], lambda *_: None)
+    end = go_down(levels, layout, start)
     seconds = time.perf_counter() - begin
     return {
         "device": device,
@@ -507,38 +523,21 @@ def solvephase(side: int, modes: int = 44) -> dict | None:
     n = 4 * side
     problem = Problem(n, order, full=False)
     data = problem.data.reshape(3, side, side)
-    oo = OO("cpu")
-
-    def make(maps: list[MapGeometry], pixels: int) -> BeamModel:
-        return BeamModel(SCOPE, WAVELENGTH, maps, order=order, n=pixels, oversample=OVERSAMPLE, oo=oo)
-
-    power = oo(data.reshape(1, -1))
-    sample = Data(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
-    ladder = descent.build(make, problem.maps, sample, Gaussian(), n, OVERSAMPLE, BEAM)
-    model = ladder.exact.model
     # Theirs takes the illumination as known: so does ours here, at the truth.
     x0, y0 = problem.truth[problem.n_z : problem.n_z + 2]
-    layout = model.layout.added(Parameter("noise", "errors", 1.0, log=True))
-    layout = layout.fixed({"sigma": SIGMA, "x0": x0, "y0": y0})
-    layout = replace(layout, ties=())
-    ladder.adopt(layout)
-    rows, start = torch.zeros(1, dtype=torch.long), oo(layout.coordinates())[None]
+    layout = replace(declare(order).fixed({"sigma": SIGMA, "x0": x0, "y0": y0}), ties=())
+    oo = OO("cpu")
+    levels = build(problem, oo(data.reshape(1, -1)), layout, oo)
+    model, start = levels.exact.model, oo(layout.coordinates())[None]
 
     def ours() -> float:
-        found = descent.search(ladder, layout, rows, [start], lambda *_: None)
-        end = descent.finish(ladder, layout, rows, *found[:2], lambda *_: None)
-        return float(end.objective[0])
+        return float(go_down(levels, layout, start).objective[0])
 
-    size = len(model.axis)
     amplitude, _ = (t.detach().numpy() for t in model.aperture(start[0]))
 
-    def square(values: np.ndarray) -> np.ndarray:
-        full = np.zeros(size * size)
-        full[model.pixel.numpy()] = values
-        return full.reshape(size, size)
-
-    pupil = sp.Pupil(square(amplitude), pitch=model.pitch, diameter=2 * SCOPE.radius)
-    path = square(-model.per_map_phase[0].numpy()) * WAVELENGTH / (2 * math.pi)
+    pixels = model.pixels
+    pupil = sp.Pupil(pixels.fill_square(amplitude, 0.0), pitch=pixels.pitch, diameter=2 * SCOPE.radius)
+    path = pixels.fill_square(SCOPE.path(pixels.x, pixels.y, 1.0), 0.0)
     # Any sign will do: the other turns the surface, not the fit.
     diversity = np.stack([-dz * path for dz in DZ])
     counts = data / problem.sigma  # errors of 1
@@ -556,7 +555,7 @@ def solvephase(side: int, modes: int = 44) -> dict | None:
             fit_background=True,
         )
 
-    constant = power.numel() * math.log(problem.sigma * math.sqrt(2 * math.pi))
+    constant = data.size * math.log(problem.sigma * math.sqrt(2 * math.pi))
     result = theirs()
     images = np.asarray(result.images if hasattr(result, "images") else result.model_images)
     residual = 0.5 * float(np.sum((images.reshape(data.shape) - counts) ** 2))

@@ -19,8 +19,10 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.observation import Observation
-from ooftorch.optics import zernike
-from ooftorch.optics.parameters import default_layout
+from ooftorch.optics import illumination, zernike
+from ooftorch.optics.basis import ZernikeBasis
+from ooftorch.optics.instrument import Instrument
+from ooftorch.optics.model import declare_layout
 from ooftorch.result import FitResult
 from ooftorch.simulation import surfaces as surface
 
@@ -60,8 +62,16 @@ class Telescope:
         self._noisy = ooftorch.Simulator("effelsberg", noise=ooftorch.Noise(snr=snr), **setup)
         self._quiet = ooftorch.Simulator("effelsberg", **setup)
         sim = self._quiet
-        self._layout = default_layout(
-            sim.telescope, sim.illumination, ORDER, len(DZ), sim.peak, WAVELENGTH, sim.receiver
+        self._layout = declare_layout(
+            Instrument(
+                sim.telescope,
+                WAVELENGTH,
+                sim.receiver,
+                illumination.choose(sim.illumination),
+                ZernikeBasis(ORDER),
+                len(DZ),
+                sim.peak,
+            )
         )
 
     def values(self, seed: int) -> dict[str, float]:

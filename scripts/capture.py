@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import scipy.optimize
+import torch
 from results_page import run, table
 
 import ooftorch
-from ooftorch.fitting import descent, prepare
+from ooftorch.fitting import search
 from ooftorch.fitting.likelihood import Cauchy, Gaussian, Likelihood
-from ooftorch.fitting.posterior import Data, Posterior
 from ooftorch.observation import Observation
-from ooftorch.optics import telescopes, zernike
-from ooftorch.optics.instrument import MapGeometry
-from ooftorch.optics.model import BeamModel
-from ooftorch.optics.parameters import Parameter
+from ooftorch.optics import telescopes
+from ooftorch.optics.basis import ZernikeBasis
+from ooftorch.optics.illumination.gaussian import find_width
 from ooftorch.simulation import surfaces as surface
 
 TELESCOPE, WAVELENGTH, DZ = "effelsberg", 9.37e-3, (-0.022, 0.0, 0.022)
@@ -73,39 +72,29 @@ def outcome(errors: list[float], n_eval: list[int], seconds: float) -> dict:
     }
 
 
-class Plain:
-    """SciPy's BFGS from a perfect dish on our objective."""
-
-    def __init__(self, observation: Observation, judge: Likelihood) -> None:
-        self.judge = judge
-        maps = [MapGeometry(m.dz, m.x, m.y) for m in observation.maps]
-        scope = telescopes.load(TELESCOPE)
-        self.model = BeamModel(scope, WAVELENGTH, maps, order=ORDER, n=PIXELS)
-        layout = self.model.layout.added(Parameter("noise", "errors", 1.0)).freed(["x0", "y0"])
-        usual = layout.values(layout.coordinates())
-        self.layout = layout.fixed({"offset": 0.0, "sigma": usual["sigma"]})
-        self.model.adopt(self.layout)
-
-    def fit(self, observation: Observation) -> tuple[np.ndarray, int]:
-        """Coefficients z0, z1, ... at the end, and evaluations."""
-        oo = self.model.oo
-        data = Data(*(oo(column) for column in prepare.samples(observation.maps)[:3]))
-        posterior = Posterior(self.model, self.layout, data, self.judge, oo(self.layout.coordinates()))
-
-        def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = posterior.value_and_gradient(oo(x))
-            return float(value), gradient.numpy()
-
-        start = self.layout.coordinates()[self.layout.free]
-        end = scipy.optimize.minimize(fun, start, jac=True, method="BFGS")
-        return posterior.complete(oo(end.x))[: zernike.n_terms(ORDER)].numpy(), int(end.nfev)
+def fit_plain(observation: Observation, likelihood: Likelihood) -> tuple[np.ndarray, int]:
+    """SciPy's BFGS from a perfect dish on our objective: coefficients at the end, and evaluations."""
+    sigma = find_width(telescopes.load(TELESCOPE).illumination.taper_db)
+    held = {"offset": 0.0, "sigma": sigma, "noise": 1.0}
+    problem = ooftorch.problem(
+        observation,
+        order=ORDER,
+        likelihood=likelihood,
+        free=["x0", "y0"],
+        fixed=held | {"noise": 1.0},
+        n=PIXELS,
+    )
+    # Neither the flux nor the pointing of the maps is looked at: a perfect dish as it comes.
+    start = problem.coordinates({"z1": 0.0, "z2": 0.0} | {f"gain_{i}": 1.0 for i in range(len(DZ))})
+    end = scipy.optimize.minimize(problem, start.numpy(), jac=True, method="BFGS")
+    values = problem.values(torch.as_tensor(end.x))
+    return np.array([values[name] for name in ZernikeBasis(ORDER).names]), int(end.nfev)
 
 
-def plain(observations: list[Observation], judge: Likelihood) -> dict:
+def plain(observations: list[Observation], likelihood: Likelihood) -> dict:
     """The search of the paper."""
-    search = Plain(observations[0], judge)
     begin = time.perf_counter()
-    ends = [search.fit(o) for o in observations]
+    ends = [fit_plain(o, likelihood) for o in observations]
     seconds = time.perf_counter() - begin
     errors = [o.truth.rms_error(z) for o, (z, _) in zip(observations, ends, strict=True)]
     return outcome(errors, [n_eval for _, n_eval in ends], seconds)
@@ -128,8 +117,8 @@ def measure(quick: bool) -> dict:
     for rms in TARGETS if quick else RMS:
         observations = observe(scope, rms, range(6 if quick else MORE.get(rms, SURFACES)))
         row = {"rms": rms, "default": default(observations)}
-        for name, (judge, first) in PLAIN.items():
-            row[name] = plain(observations[:first], judge)
+        for name, (likelihood, first) in PLAIN.items():
+            row[name] = plain(observations[:first], likelihood)
         rows.append(row)
         print(rms, *(f"{name} {row[name]['found']}/{row[name]['surfaces']}" for name in NAMES), flush=True)
     return {"rows": rows}
@@ -196,7 +185,7 @@ def section(found: dict) -> str:
         f"question is the search. Found: error below {FOUND:g} rad. Evaluations are of value and gradient, "
         "mean and, in brackets, most. The default goes down a chain of orders and from a perfect dish, two "
         "starts; while no second start has confirmed the lowest end, a random surface and its negative are "
-        f"started from as well, up to {descent._DETOURS} such pairs. Its evaluations are those of all starts "
+        f"started from as well, up to {search._RESTARTS} such pairs. Its evaluations are those of all starts "
         "and orders, on whichever of its models; its seconds those of a batch of all the surfaces. Plain "
         "BFGS is the paper's search from a perfect dish, with "
         "our objective and exact gradients, width of the illumination and offsets known, and gains started "

@@ -23,7 +23,6 @@ from typing import Any
 import nist
 import numpy as np
 import scipy.optimize
-import torch
 from problems import LOCAL, LOOSE, PROBLEMS, SEARCH_A_BOX, Counted, Problem, by_hand, entry, ours
 from results_page import RESULTS, machine, machine_text, table
 from scipy.optimize import OptimizeResult
@@ -112,21 +111,19 @@ def oof() -> Large:
     """A surface of order 5 from three beam maps: 27 numbers."""
     import phase_retrieval
 
-    posterior = phase_retrieval.posterior_of(phase_retrieval.observe())
-    start = phase_retrieval.start(posterior)
-    metric = posterior.metric(start).clone()
+    dish = phase_retrieval.problem_of(phase_retrieval.observe())
+    start, metric = dish.start, dish.metric()
 
     @functools.lru_cache(maxsize=4)
     def at(point: bytes) -> tuple[float, np.ndarray]:
-        value, gradient = posterior.value_and_gradient(torch.from_numpy(np.frombuffer(point).copy()))
-        return float(value), gradient.numpy()
+        return dish(np.frombuffer(point).copy())
 
     def of(x: np.ndarray) -> tuple[float, np.ndarray]:
         return at(np.ascontiguousarray(x, dtype=float).tobytes())
 
     best = scipy.optimize.minimize(of, start.numpy(), jac=True, method="BFGS", options={"gtol": 1e-2})
     problem = Problem(
-        torch=posterior,
+        torch=dish.value,
         value=lambda x: of(x)[0],
         gradient=lambda x: of(x)[1].copy(),
         hessian=lambda x: None,

@@ -19,7 +19,8 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.observation import Observation
-from ooftorch.optics import illumination, telescopes
+from ooftorch.optics import telescopes
+from ooftorch.optics.illumination.gaussian import find_width
 from ooftorch.optics.telescope import Telescope
 from ooftorch.reporting.checks import verdict
 from ooftorch.simulation import surfaces as surface
@@ -62,7 +63,7 @@ class Case:
 def taper(change: float, **options) -> dict:
     """A true taper `change` dB weaker than the one that is assumed."""
     return {
-        "values": {"sigma": illumination.sigma_from_taper("gaussian", TAPER + change)},
+        "values": {"sigma": find_width(TAPER + change)},
         "options": options,
     }
 
@@ -87,7 +88,7 @@ def legs(factor: float) -> Telescope:
 
 
 def cases(quick: bool) -> list[Case]:
-    held = {"fixed": {"sigma": illumination.sigma_from_taper("gaussian", TAPER)}}
+    held = {"fixed": {"sigma": find_width(TAPER)}}
     defocus = max(DZ)
     found = [Case(RIGHT, "")]
     for change in (1, 3) if quick else (1, 2, 3):

@@ -12,22 +12,14 @@ find the one minimum, the surface being no worse than 0.5 rad.
 
 import sys
 
-import numpy as np
 import torch
 from scipy.optimize import OptimizeResult
 from torch import Tensor
 
 import ooftorch
-from ooftorch import Simulator, minimize
-from ooftorch.fitting.likelihood import Gaussian
-from ooftorch.fitting.posterior import Data, Posterior
-from ooftorch.optics import telescopes, zernike
-from ooftorch.optics.instrument import MapGeometry
-from ooftorch.optics.model import BeamModel
-from ooftorch.optics.parameters import Parameter
-from ooftorch.reporting.plot import plot_convergence, save
+from ooftorch import Noise, Problem, Simulator, minimize, plot_convergence
+from ooftorch.reporting.plot import save
 from ooftorch.simulation import surfaces as surface
-from ooftorch.simulation.noise import Noise
 
 TELESCOPE, WAVELENGTH, ORDER, RMS = "paper", 1.1e-3, 5, 0.5
 
@@ -40,27 +32,13 @@ def observe(seed: int = 0) -> ooftorch.Observation:
     return simulator.observe(surface.random(ORDER, RMS, seed=seed), seed=seed)
 
 
-def posterior_of(observation: ooftorch.Observation) -> Posterior:
-    """Negative log-posterior of the free coordinates."""
-    maps = [MapGeometry(m.dz, m.x, m.y) for m in observation.maps]
-    model = BeamModel(telescopes.load(TELESCOPE), WAVELENGTH, maps, order=ORDER, n=96)
-    model.adopt(model.layout.added(Parameter("noise", "errors", 1.0, log=True)))
-    power, errors = (
-        torch.as_tensor(np.concatenate([getattr(m, name) for m in observation.maps]))
-        for name in ("power", "sigma")
-    )
-    data = Data(power, errors, torch.ones_like(power, dtype=torch.bool))
-    return Posterior(model, model.layout, data, Gaussian(), torch.as_tensor(model.layout.coordinates()))
+def problem_of(observation: ooftorch.Observation) -> Problem:
+    """What `ooftorch.fit` would minimise, on somewhat coarser pixels."""
+    return ooftorch.problem(observation, order=ORDER, n=96)
 
 
-def start(posterior: Posterior) -> Tensor:
-    """A perfect dish: free coordinates as the layout has them."""
-    return posterior.anchor[posterior.free]
-
-
-def six(posterior: Posterior) -> dict[str, OptimizeResult]:
+def six(problem: Problem) -> dict[str, OptimizeResult]:
     """The minimum by every method, the gradient found by torch."""
-    u = start(posterior)
 
     def slower(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
@@ -70,42 +48,42 @@ def six(posterior: Posterior) -> dict[str, OptimizeResult]:
         "BFGS": {"gtol": 1e-2},
         "L-BFGS-B": {"ftol": 1e-13, "gtol": 1e-2},
         "trust-ncg": {"gtol": 1e-2},
-        "metric-bfgs": {"metric": posterior.metric(u).clone(), "gtol": 1e-5, "max_step": 1.0},
+        "metric-bfgs": {"metric": problem.metric(), "gtol": 1e-5, "max_step": 1.0},
         "adam": {"lr": 0.03, "maxiter": 700, "gtol": 1e-2, "schedule": slower},
     }
-    return {name: minimize(posterior, u, method=name, options=more) for name, more in options.items()}
+    return {
+        name: minimize(problem.value, problem.start, method=name, options=more)
+        for name, more in options.items()
+    }
 
 
-def by_hand(posterior: Posterior) -> OptimizeResult:
+def by_hand(problem: Problem) -> OptimizeResult:
     """BFGS again, with the gradient that the package has in closed form."""
-    return minimize(
-        posterior.value_and_gradient, start(posterior), method="BFGS", jac=True, options={"gtol": 1e-2}
-    )
+    return minimize(problem, problem.start, method="BFGS", jac=True, options={"gtol": 1e-2})
 
 
-def phase_error(posterior: Posterior, free: Tensor, observation: ooftorch.Observation) -> float:
+def phase_error(problem: Problem, x: Tensor, observation: ooftorch.Observation) -> float:
     """Rms over the dish of what is wrong with the phase, rad, piston and tilt aside."""
-    found = posterior.layout.values(posterior.complete(free).numpy())
-    names = [zernike.name(k) for k in range(3, zernike.n_terms(ORDER))]
-    d = np.array([found[name] - observation.truth.parameters[name].value for name in names])
-    return float(np.sqrt(np.sum(d**2 * zernike.mean_square(ORDER)[3:])))
+    found, basis = problem.values(x), problem.posterior.model.instrument.basis
+    return observation.truth.rms_error([found[name] for name in basis.names])
 
 
 def main(path: str | None = None) -> None:
     """Find the minimum six times."""
     observation = observe()
-    posterior = posterior_of(observation)
-    results = six(posterior)
-    print(f"{len(posterior.free)} free parameters, {len(posterior.data.power)} samples")
+    problem = problem_of(observation)
+    results = six(problem)
+    samples = problem.posterior.samples
+    print(f"{len(problem.names)} free parameters, {len(samples.power)} samples")
     for name, r in results.items():
-        wrong = phase_error(posterior, r.x, observation)
+        wrong = phase_error(problem, r.x, observation)
         print(
             f"{name:11s} {r.nfev:5d} values, {r.nhev:4d} products with the Hessian, "
             f"{r.history[-1, 0]:5.2f} s: {r.fun:.6f}, phase to {wrong:.4f} rad rms"
         )
-    r, same = by_hand(posterior), results["BFGS"]
+    r, same = by_hand(problem), results["BFGS"]
     n = min(len(r.history), len(same.history), 20)
-    apart = np.abs(r.history[:n, 1] / same.history[:n, 1] - 1).max()
+    apart = abs(r.history[:n, 1] / same.history[:n, 1] - 1).max()
     print(
         f"BFGS, gradient in closed form: {r.nfev} values in {r.history[-1, 0]:.2f} s: {r.fun:.6f}; "
         f"the first {n} values differ by {apart:.0e} of themselves"

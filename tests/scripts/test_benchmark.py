@@ -31,7 +31,7 @@ def test_everyone_minimises_the_same_function(benchmark, full):
 
     gain = p[-1] ** 2 * peak(p[-3], p[-2]) / peak(0, 0)
     coordinates = torch.as_tensor(np.concatenate([p[:-1], [np.log(gain)]]))[None]
-    exact = ours.posterior(ours.ladder.exact)
+    exact = ours.posterior(ours.levels.exact)
     value, gradient = ours._fun(exact, coordinates, None)
     assert float(value[0]) - ours.constant == pytest.approx(plain, rel=1e-10)
     step = 1e-5

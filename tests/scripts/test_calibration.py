@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ooftorch.optics.illumination import MODELS, sigma_from_taper
-from ooftorch.optics.parameters import GAIN_TIE
+from ooftorch.optics.illumination.gaussian import find_width
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +60,15 @@ def test_one_coefficient_off_is_enough_to_fail(calibration):
 
 def test_nuisances_are_drawn_from_the_priors_of_the_fit(calibration):
     telescope = calibration.Telescope(0.75, 300.0, 64)
-    usual = sigma_from_taper("gaussian", -14.5)
+    usual = find_width(-14.5)
     draws = [telescope.values(seed) for seed in range(400)]
     gains = np.log([[v[f"gain_{i}"] for i in range(3)] for v in draws])
     width = np.log([v["sigma"] for v in draws])
     # Three gains about their mean have two degrees of freedom.
     low, high = stats.chi2.interval(0.999, 2 * len(draws))
-    assert low < np.sum((gains - gains.mean(1, keepdims=True)) ** 2) / GAIN_TIE**2 < high
-    spread = MODELS["gaussian"].free["sigma"]
+    assert low < np.sum((gains - gains.mean(1, keepdims=True)) ** 2) / 0.03**2 < high
     low, high = stats.chi2.interval(0.999, len(draws))
-    assert low < np.sum((width - np.log(usual)) ** 2) / spread**2 < high
+    assert low < np.sum((width - np.log(usual)) ** 2) / 0.1**2 < high
     assert all(v["dx_0"] == v["dz"] == v["rho"] == 0 for v in draws)
 
 

@@ -28,7 +28,7 @@ def test_where_plain_bfgs_gets_there_it_is_the_same_place():
     # One objective: on a surface easy for both the ends differ by far less than either's error.
     scope = capture.simulator(ooftorch.Noise(snr=capture.SNR))
     (observation,) = capture.observe(scope, 0.5, range(1))
-    z, n_eval = capture.Plain(observation, capture.Gaussian()).fit(observation)
+    z, n_eval = capture.fit_plain(observation, capture.Gaussian())
     (ours,) = ooftorch.fit_many([observation], order=capture.ORDER, n=capture.PIXELS)
     apart = observation.truth.rms_error(z) - observation.truth.rms_error(ours.coefficients)
     assert abs(apart) < 0.01

@@ -147,31 +147,32 @@ def retrieval():
 @pytest.fixture(scope="module")
 def six(retrieval):
     observation = retrieval.observe()
-    posterior = retrieval.posterior_of(observation)
-    return observation, posterior, retrieval.six(posterior)
+    problem = retrieval.problem_of(observation)
+    return observation, problem, retrieval.six(problem)
 
 
 def test_six_methods_retrieve_one_phase(retrieval, six):
-    observation, posterior, results = six
+    observation, problem, results = six
     assert len(results) == 6
     lowest = min(r.fun for r in results.values())
     for name, r in results.items():
         assert r.success, name
         assert r.fun - lowest < 1e-5, name
-        assert retrieval.phase_error(posterior, r.x, observation) < 0.05
-    assert retrieval.phase_error(posterior, retrieval.start(posterior), observation) > 0.4
+        assert retrieval.phase_error(problem, r.x, observation) < 0.05
+    assert retrieval.phase_error(problem, problem.start, observation) > 0.4
     counts = {name: r.nfev for name, r in results.items()}
     assert counts["metric-bfgs"] < 0.5 * counts["BFGS"]
     assert counts["BFGS"] < 0.5 * min(counts[name] for name in ("CG", "L-BFGS-B", "adam"))
     # What is left is noise.
-    samples = len(posterior.data.power)
-    chi2 = 2 * (lowest - float(torch.log(posterior.data.errors).sum()) - 0.5 * samples * np.log(2 * np.pi))
-    assert chi2 / samples == pytest.approx(1, abs=0.15)
+    samples = problem.posterior.samples
+    n = len(samples.power)
+    chi2 = 2 * (lowest - float(torch.log(samples.errors).sum()) - 0.5 * n * np.log(2 * np.pi))
+    assert chi2 / n == pytest.approx(1, abs=0.15)
 
 
 def test_the_gradient_in_closed_form_takes_the_same_path(retrieval, six):
-    _, posterior, results = six
-    by_hand, by_torch = retrieval.by_hand(posterior), results["BFGS"]
+    _, problem, results = six
+    by_hand, by_torch = retrieval.by_hand(problem), results["BFGS"]
     assert by_hand.history[:15, 1] == pytest.approx(by_torch.history[:15, 1], rel=1e-9)
     assert by_hand.x.numpy() == pytest.approx(by_torch.x.numpy(), abs=1e-5)
     assert abs(by_hand.nfev - by_torch.nfev) < 10
