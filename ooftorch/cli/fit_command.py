@@ -12,13 +12,14 @@ import click
 
 from ooftorch.cli.text import parse_assignment, print_text
 from ooftorch.files import check_new_directory, whole_directory
+from ooftorch.reporting.drawing import PICTURES, prepare_drawing
 
 if TYPE_CHECKING:
     from ooftorch.fitting.fitter import Progress
 
 __all__ = ["command"]
 
-_FILES = ("summary.json", "fit.fits", "aperture.png", "beams.png")
+_FILES = ("summary.json", "fit.fits", *PICTURES)
 
 
 @click.command("fit")
@@ -58,42 +59,45 @@ def command(
     beams.png are written.
     """
     begin = time.perf_counter()
-    from ooftorch import io
-    from ooftorch.fitting import fitter
-    from ooftorch.reporting.numbers import summary
-    from ooftorch.reporting.text import report
-
     fixed = dict(parse_assignment(text, "--fix", "sigma=0.6") for text in fix)
-    observation = io.read(obs)
-    check_new_directory(_results_directory(obs, out), overwrite)  # now, and not only after a long fit
-    read = time.perf_counter()
-    with _progress(order, quiet=as_json) as progress:
-        result = fitter.fit(
-            observation,
-            telescope,
-            order=order,
-            likelihood=likelihood,
-            illumination=illumination,
-            device=device,
-            free=free,
-            fixed=fixed,
-            progress=progress,
-        )
-    fitted = time.perf_counter()
-    if not as_json:
-        print_text(f"\n{report(result, orders=False)}")
-    target = _results_directory(obs, out)
-    with whole_directory(target, overwrite) as directory:
+    with prepare_drawing() as draw:  # first: its imports take as long as those below
+        from ooftorch import io
+        from ooftorch.fitting import fitter
         from ooftorch.io.result_file import write_fit
-        from ooftorch.reporting import plot
+        from ooftorch.reporting.numbers import summary
+        from ooftorch.reporting.text import report
 
-        write_fit(result, directory / "fit.fits")
-        plot.save(plot.plot_aperture(result), directory / "aperture.png")
-        plot.save(plot.plot_beams(result), directory / "beams.png")
-        end = time.perf_counter()
-        seconds = {"read": read - begin, "fit": fitted - read, "write": end - fitted, "total": end - begin}
-        text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
-        (directory / "summary.json").write_text(text + "\n")
+        observation = io.read(obs)
+        check_new_directory(_results_directory(obs, out), overwrite)  # now, and not only after a long fit
+        read = time.perf_counter()
+        with _progress(order, quiet=as_json) as progress:
+            result = fitter.fit(
+                observation,
+                telescope,
+                order=order,
+                likelihood=likelihood,
+                illumination=illumination,
+                device=device,
+                free=free,
+                fixed=fixed,
+                progress=progress,
+            )
+        fitted = time.perf_counter()
+        if not as_json:
+            print_text(f"\n{report(result, orders=False)}")
+        target = _results_directory(obs, out)
+        with whole_directory(target, overwrite) as directory:
+            with draw(result, directory):
+                write_fit(result, directory / "fit.fits")
+            end = time.perf_counter()
+            seconds = {
+                "read": read - begin,
+                "fit": fitted - read,
+                "write": end - fitted,
+                "total": end - begin,
+            }
+            text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
+            (directory / "summary.json").write_text(text + "\n")
     print_text(text if as_json else f"\nwritten to {target}/: {', '.join(_FILES)}")
     return 0 if result.converged else 1
 

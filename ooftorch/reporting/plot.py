@@ -22,7 +22,6 @@ from ooftorch.files import whole_file
 from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
-    from matplotlib.collections import Collection
     from scipy.optimize import OptimizeResult
 
     from ooftorch.result import Aperture, FitResult, MapFit
@@ -67,22 +66,24 @@ def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) ->
     """Draw the phase (rad) and the surface (half-path error, micrometres) across the dish.
 
     Piston and tilt are removed. The dish is seen from behind, looking to the sky: x to the right along DX,
-    y up along DY. Grey is blocked. 99.5 % of the dish lie within the colour scale.
+    y up along DY. Blocked parts are grey. 99.5 % of the dish are within the colour scale.
 
     Parameters
     ----------
     result : FitResult
     ax_pair : two Axes, optional
-        Where to draw; a new figure with a title when not given.
+        Where to draw; by default a new figure with a title.
 
     Returns
     -------
     Figure
     """
     a = result.aperture
+    bars: list[Axes | None] = [None, None]
     if ax_pair is None:
-        figure = Figure(figsize=(12.5, 6.2), layout="constrained")
-        ax_pair = figure.subplots(1, 2)
+        figure = Figure(figsize=(13.3, 6.3))
+        ax_pair = [_add_axes(figure, left, 0.9, 4.5, 4.5) for left in (0.8, 7.25)]
+        bars = [_add_axes(figure, left, 1.0, 0.22, 4.3) for left in (5.45, 11.9)]
         figure.suptitle(
             f"{_title(result)}\nphase rms {result.phase_rms:.3f} rad, "
             f"surface rms {1e6 * result.surface_rms:.0f} µm half-path, "
@@ -93,22 +94,29 @@ def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) ->
             "Red (positive) is high, towards the source; grey is blocked."
         )
         if a.normal_factor is not None:
-            steepest = a.normal_factor[np.isfinite(a.phase)].max()
-            caption += f"\nThe error along the normal is up to {steepest:.2f} times the half-path error."
+            largest = a.normal_factor[np.isfinite(a.phase)].max()
+            caption += f"\nThe error along the normal is up to {largest:.2f} times the half-path error."
         figure.supxlabel(caption, fontsize="small")
     left, right = ax_pair
-    _dish(left, a, a.phase, "rad", usual_step=0.5)
+    _dish(left, bars[0], a, a.phase, "rad", usual_step=0.5)
     left.set_title("phase, piston and tilt removed")
-    _dish(right, a, 1e6 * half_path(a.phase, result.wavelength), "µm")
+    _dish(right, bars[1], a, 1e6 * half_path(a.phase, result.wavelength), "µm")
     right.set_title("surface, half-path error")
     return cast(Figure, left.figure)
 
 
-def _dish(ax: Axes, a: "Aperture", values: np.ndarray, unit: str, usual_step: float | None = None) -> None:
-    """One map of the dish with contours, outline, blockage and colour bar."""
+def _dish(
+    ax: Axes,
+    bar_ax: Axes | None,
+    a: "Aperture",
+    values: np.ndarray,
+    unit: str,
+    usual_step: float | None = None,
+) -> None:
+    """Draw one map of the dish with contours, outline, blockage and colour bar (beside `ax` by default)."""
     pitch = a.axis[1] - a.axis[0]
     r = np.hypot(a.axis, a.axis[:, None])
-    # A pixel that is half off the dish is cut at the outline, and not blocked.
+    # A pixel at the rim is partly off the dish, but not blocked: it is drawn, and cut at the outline.
     rim = r > a.radius - pitch
     shown = np.isfinite(values) & ((a.open >= 0.5) | rim & (a.open > 0))
     limit = _round_up(float(np.percentile(np.abs(values[shown]), 99.5))) if shown.any() else 1.0
@@ -135,7 +143,10 @@ def _dish(ax: Axes, a: "Aperture", values: np.ndarray, unit: str, usual_step: fl
     ax.set_aspect("equal")
     view = 1.05 * a.radius
     ax.set(xlim=(-view, view), ylim=(-view, view), xlabel="x (m)", ylabel="y (m)")
-    bar = ax.figure.colorbar(image, ax=ax, extend="both", shrink=0.85)
+    if bar_ax is None:
+        bar = ax.figure.colorbar(image, ax=ax, extend="both", shrink=0.85)
+    else:
+        bar = ax.figure.colorbar(image, cax=bar_ax, extend="both")
     bar.set_label(f"{unit}, contours every {step:g}")
 
 
@@ -146,9 +157,9 @@ def plot_beams(result: "FitResult") -> Figure:
     """Draw data, model and residual of every map, one row for each focus position.
 
     Data and model of a row share one stretch of the power above the fitted offset: linear within the
-    noise, logarithmic beyond (asinh), so that faint arcs show. The residual is linear, in units of the
-    noise, or of the map's peak where the noise is not known; 99.5 % of it lie within the scale. DX is to the
-    right and DY up. Samples never observed are grey. A raster is drawn as one, other samples as dots.
+    noise, logarithmic beyond (asinh), which shows faint arcs. The residual is linear, in units of the
+    noise, or of the map's peak where the noise is not known; 99.5 % of it are within the scale. DX is to the
+    right and DY up. Missing samples are grey. A raster is drawn as an image, other samples as dots.
 
     Parameters
     ----------
@@ -158,25 +169,22 @@ def plot_beams(result: "FitResult") -> Figure:
     -------
     Figure
     """
-    n_maps = len(result.maps)
-    figure = Figure(figsize=(13.5, 3.8 * n_maps + 0.8), layout="constrained")
-    chi2 = f", chi²/dof {result.chi2_reduced:.3g}" if math.isfinite(result.chi2_reduced) else ""
-    figure.suptitle(_title(result) + chi2)
-    axes = figure.subplots(n_maps, 3, squeeze=False, sharex=True, sharey=True)
     angle, unit = _sky_unit(result.maps)
-    for row, m in zip(axes, result.maps, strict=True):
+    figure, panels, bars = _beam_axes(len(result.maps), _height_over_width(result.maps))
+    chi2 = f", chi²/dof {result.chi2_reduced:.3g}" if math.isfinite(result.chi2_reduced) else ""
+    figure.suptitle(_title(result) + chi2, y=1 - 0.15 / figure.get_figheight())
+    for row, row_bars, m in zip(panels, bars, result.maps, strict=True):
         seen = np.isfinite(m.data)
         offset, peak = m.offset, m.peak
-        # A perfect simulation has no noise, and a picture no more than some five decades.
+        # The linear part: the noise, or five decades below the peak if a simulation has none.
         knee = max(m.noise, 1e-5 * peak)
         model = np.where(seen, m.model, np.nan) - offset
         floor = min(-3 * knee, float(np.nanmin(model)))
         stretch = AsinhNorm(knee, floor, peak)
         data_ax, model_ax, residual_ax = row
-        bright = _sky(data_ax, m, m.data - offset, angle, _POWER, stretch)
+        image = _sky(data_ax, m, m.data - offset, angle, _POWER, stretch)
         _sky(model_ax, m, model, angle, _POWER, stretch)
-        ticks = _decades(knee, floor, peak)
-        bar = figure.colorbar(bright, ax=[data_ax, model_ax], shrink=0.9, ticks=ticks, format="%g")
+        bar = figure.colorbar(image, cax=row_bars[0], ticks=_decades(knee, floor, peak), format="%g")
         bar.minorticks_off()
         bar.set_label(f"power − offset ({offset:.3g})")
 
@@ -185,8 +193,8 @@ def plot_beams(result: "FitResult") -> Figure:
         limit = _round_up(float(np.percentile(np.abs(residual[seen]), 99.5)))
         if of_noise:
             limit = max(limit, 3.0)
-        rest = _sky(residual_ax, m, residual, angle, _SIGNED, Normalize(-limit, limit))
-        bar = figure.colorbar(rest, ax=residual_ax, extend="both", shrink=0.9)
+        image = _sky(residual_ax, m, residual, angle, _SIGNED, Normalize(-limit, limit))
+        bar = figure.colorbar(image, cax=row_bars[1], extend="both")
         bar.set_label("residual / noise" if of_noise else "residual, % of peak")
 
         missing = np.count_nonzero(~seen)
@@ -199,13 +207,46 @@ def plot_beams(result: "FitResult") -> Figure:
             else f"residual, rms {m.residual_rms_over_peak:.2g} of peak"
         )
         data_ax.set_ylabel(f"dz = {1e3 * m.dz:+.4g} mm\nDY ({unit})")
-    for ax in axes[-1]:
+    for ax in panels[-1]:
         ax.set_xlabel(f"DX ({unit})")
     return figure
 
 
-def _sky(ax: Axes, m: "MapFit", values: np.ndarray, angle: float, cmap: str, norm: Normalize) -> "Collection":
-    """One panel of `plot_beams`, and what a colour bar is made of."""
+def _beam_axes(n_maps: int, height_over_width: float) -> tuple[Figure, list[list[Axes]], list[list[Axes]]]:
+    """Return a figure, its panels (n_maps rows of data, model, residual) and colour bars (n_maps rows of 2).
+
+    All panels share their axes; numbers stand at the left and at the bottom only.
+    """
+    width, gap, bar_gap = 3.45, 0.32, 0.12
+    height = width * height_over_width
+    lefts = (0.95, 0.95 + width + gap, 0.95 + 2 * (width + gap) + 1.25)
+    bar_lefts = (lefts[1] + width + bar_gap, lefts[2] + width + bar_gap)
+    top, bottom, between = 0.75, 0.6, 0.4
+    total = top + bottom + n_maps * height + (n_maps - 1) * between
+    figure = Figure(figsize=(bar_lefts[1] + 1.0, total))
+    panels: list[list[Axes]] = []
+    bars = []
+    for i in range(n_maps):
+        y = total - top - height - i * (height + between)
+        row: list[Axes] = []
+        for x in lefts:
+            first = panels[0][0] if panels else row[0] if row else None
+            row.append(_add_axes(figure, x, y, width, height, sharex=first, sharey=first))
+            row[-1].tick_params(labelleft=x == lefts[0], labelbottom=i == n_maps - 1)
+        panels.append(row)
+        bars.append([_add_axes(figure, x, y, 0.16, height) for x in bar_lefts])
+    return figure, panels, bars
+
+
+def _height_over_width(maps: "Sequence[MapFit]") -> float:
+    """Shape of the panels: that of the sky that the maps cover, but neither very flat nor very tall."""
+    x, y = (np.concatenate([getattr(m, name) for m in maps]) for name in "xy")
+    width, height = (float(np.nanmax(v) - np.nanmin(v)) for v in (x, y))
+    return min(max(height / width, 0.5), 1.5) if width > 0 else 1.0
+
+
+def _sky(ax: Axes, m: "MapFit", values: np.ndarray, angle: float, cmap: str, norm: Normalize) -> Any:
+    """Draw one panel of `plot_beams`; return what its colour bar refers to."""
     placed = np.isfinite(m.x) & np.isfinite(m.y)
     x, y, v = m.x[placed] / angle, m.y[placed] / angle, values[placed]
     ax.set_aspect("equal")
@@ -331,6 +372,17 @@ def plot_convergence(
 
 
 # ------------------------------------------------------------------------------------------ common
+
+
+def _add_axes(
+    figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any
+) -> Axes:
+    """Add axes at a place given in inches.
+
+    A layout solver costs as much as all the drawing.
+    """
+    w, h = figure.get_size_inches()
+    return figure.add_axes((left / w, bottom / h, width / w, height / h), **options)
 
 
 def _title(result: "FitResult") -> str:

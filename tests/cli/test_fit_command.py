@@ -4,9 +4,12 @@ import io
 import itertools
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +25,7 @@ from ooftorch.cli.command import COMMANDS
 from ooftorch.fitting import fitter
 from ooftorch.fitting.fitter import Progress
 from ooftorch.optics import telescopes
-from ooftorch.reporting import plot
+from ooftorch.reporting import drawing, plot
 from ooftorch.units import SPEED_OF_LIGHT
 
 FIT = fitter.fit
@@ -74,6 +77,7 @@ def quick(written, monkeypatch):
         return written[2]
 
     monkeypatch.setattr(fitter, "fit", fit)
+    monkeypatch.setattr(drawing, "count_cores", lambda: 1)  # no second process, where nothing is replaced
     monkeypatch.setattr(plot, "plot_aperture", lambda result: "aperture")
     monkeypatch.setattr(plot, "plot_beams", lambda result: "beams")
     monkeypatch.setattr(plot, "save", lambda figure, path: path.write_text(figure))
@@ -222,6 +226,7 @@ def test_json_is_all_that_is_printed(folder, quick):
 
 
 def test_two_runs_give_the_same_numbers(written, folder, monkeypatch):
+    monkeypatch.setattr(drawing, "count_cores", lambda: 1)
     monkeypatch.setattr(plot, "save", lambda figure, path: None)
     run(folder, "fit", "obs.fits", "--order", 2, "--out", "again")
 
@@ -400,6 +405,35 @@ def test_a_mistake_of_ours_is_not_hidden(folder, quick, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(folder, "fit", "obs.fits")
     assert tree(folder) == before
+
+
+def alive(group):
+    """Whether a process of the group still runs."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = (row.split() for row in listed.stdout.splitlines())
+    return any(int(pgid) == group and not stat.startswith("Z") for pgid, stat in rows)
+
+
+def test_ctrl_c_ends_both_processes_with_one_line(folder):
+    """At a terminal Ctrl-C goes to every process of the command."""
+    command = [sys.executable, "-m", "ooftorch", "fit", str(EXAMPLE), "--order", "12", "--out", "out"]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert "objective" in process.stdout.readline()  # the fit goes on, and the other process waits
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, "ooftorch: interrupted; nothing was written")
+    assert {path.name for path in folder.iterdir()} == {"obs.fits"}
+    deadline = time.monotonic() + 20
+    while alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(process.pid)
 
 
 # --------------------------------------------------------------------------------------- bad input

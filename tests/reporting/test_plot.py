@@ -226,7 +226,7 @@ def beams_picture():
 
 def rows(figure):
     """Data, model and residual axes of every row."""
-    axes = [ax for ax in figure.axes if ax.get_subplotspec() and ax.get_title()]
+    axes = [ax for ax in figure.axes if ax.get_title()]
     return [axes[i : i + 3] for i in range(0, len(axes), 3)]
 
 
@@ -322,6 +322,52 @@ def test_maps_without_noise_and_wide_ones():
     assert data.get_xlim()[1] == pytest.approx(1e3 * 205 * 100 * ARCSEC)
     assert "residual, % of peak" in [ax.get_ylabel() for ax in figure.axes]
     assert drawn(residual).norm.vmax == pytest.approx(100 * 20 * NOISE / PEAK, rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------ layout
+
+
+def spike(factor):
+    """A map whose numbers at the colour bars are long ones."""
+    m = beam_map(-12.5e-3, *column_by_column())
+    return MapFit(m.dz, m.x, m.y, factor * m.data, factor * m.model, factor * m.noise, factor * m.offset)
+
+
+def stretched(x, y):
+    m = beam_map(0.0, *column_by_column())
+    return MapFit(0.0, x * m.x, y * m.y, m.data, m.model, m.noise, m.offset)
+
+
+LAYOUTS = {
+    "aperture": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x))),
+    "aperture, large phase": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 3 * x))),
+    "aperture, small phase": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 2e-4 * x))),
+    "beams": lambda: plot_beams(fit_result([make() for make in MAPS.values()])),
+    "beams, one map": lambda: plot_beams(fit_result([spike(1)])),
+    "beams, seven maps": lambda: plot_beams(fit_result([spike(1)] * 7)),
+    "beams, large numbers": lambda: plot_beams(fit_result([spike(1e3), spike(1e6)])),
+    "beams, small numbers": lambda: plot_beams(fit_result([spike(1e-4), spike(1e-9)])),
+    "beams, a wide map": lambda: plot_beams(fit_result([stretched(1, 0.3)])),
+    "beams, a tall map": lambda: plot_beams(fit_result([stretched(0.2, 1)] * 2)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_nothing_overlaps_or_is_cut(name):
+    figure = LAYOUTS[name]()
+    renderer = Picture(figure).figure.canvas.get_renderer()
+    texts = [text for text in (figure._suptitle, figure._supxlabel) if text is not None]
+    # An equal aspect may leave a part of a panel's place empty, which get_tightbbox knows.
+    boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    boxes += [text.get_window_extent(renderer) for text in texts]
+    width, height = figure.canvas.get_width_height()
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0, i
+        assert box.y0 >= 0, i
+        assert box.x1 <= width, i
+        assert box.y1 <= height, i
+        for other in boxes[:i]:
+            assert not box.overlaps(other), (i, box, other)
 
 
 # ------------------------------------------------------------------------------------- convergence
