@@ -19,7 +19,7 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.observation import Observation
-from ooftorch.optics import illumination, zernike
+from ooftorch.optics import zernike
 from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.model import declare_layout
@@ -67,7 +67,7 @@ class Telescope:
                 sim.telescope,
                 WAVELENGTH,
                 sim.receiver,
-                illumination.choose(sim.illumination),
+                sim.illumination,
                 ZernikeBasis(ORDER),
                 len(DZ),
                 sim.peak,

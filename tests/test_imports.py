@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import EXAMPLE, ROOT
 
 import ooftorch
 
@@ -124,6 +125,28 @@ def test_importing_the_package_loads_nothing_heavy():
     heavy = {"torch", "numpy", "scipy", "astropy", "matplotlib"}
     code = f"import sys, ooftorch; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_stored_fit_is_read_reported_and_drawn_without_torch(tmp_path):
+    """And so are observations and telescopes: torch is made impossible to import."""
+    code = """if True:
+        import sys
+        sys.modules["torch"] = None
+        import ooftorch
+        from ooftorch.optics import telescopes
+        from ooftorch.reporting.describe import describe_observation, describe_telescope
+        result = ooftorch.read_fit(sys.argv[1])
+        ooftorch.report(result), ooftorch.summary(result), ooftorch.verdict(result)
+        ooftorch.plot_aperture(result), ooftorch.plot_beams(result)
+        ooftorch.write_fit(result, sys.argv[3])
+        observation = ooftorch.read(sys.argv[2])
+        describe_observation(observation)
+        ooftorch.write(observation, sys.argv[4])
+        for name in telescopes.names():
+            describe_telescope(telescopes.load(name))
+    """
+    files = [ROOT / "tests" / "data" / "fit-layout-1.fits", EXAMPLE, tmp_path / "a.fits", tmp_path / "b.fits"]
+    subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True)
 
 
 def public_functions() -> list[str]:

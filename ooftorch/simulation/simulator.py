@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from ooftorch import __version__
 from ooftorch.errors import InputError
 from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics import illumination as illuminations
 from ooftorch.optics import telescopes, zernike
+from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.pixels import Shape, choose_raster
@@ -87,8 +89,8 @@ class Simulator:
         Focus offsets of the maps, metres, in the order in which they are taken; by default zero, minus
         `Telescope.usual_defocus`, and plus.
     receiver : Receiver
-    illumination : str, optional
-        A name of `illumination.NAMES`; the telescope's usual one by default.
+    illumination : str or Illumination, optional
+        A name of `illumination.NAMES`, or a model; the telescope's usual one by default.
     shapes : sequence of callable
         Phase (rad) beside the Zernikes', functions of x, y (m): see `surface.bump`, `surface.PhaseMap`.
     pattern : {"map", "otf", "daisy"}
@@ -115,7 +117,7 @@ class Simulator:
         wavelength: float | None = None,
         dz: ArrayLike | None = None,
         receiver: Receiver = Receiver(),  # noqa: B008  (frozen)
-        illumination: str | None = None,
+        illumination: str | Illumination | None = None,
         shapes: Sequence[Shape] = (),
         pattern: str = "map",
         reach: float | None = None,
@@ -133,7 +135,7 @@ class Simulator:
             raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
         self.wavelength = telescope.usual_wavelength() if wavelength is None else wavelength
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
-        self.illumination = illumination or telescope.illumination.model
+        self.illumination = illuminations.choose(illumination or telescope.illumination.model)
         given = _choose_offsets(telescope, self.wavelength, dz)
         # Sorted, as an observation has them; the place of each in the order of the day.
         self._taken = np.argsort(given, kind="stable")
@@ -213,6 +215,7 @@ class Simulator:
             # Where it points farther out than it says, the beam is nearer in.
             true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
             true[f"dy_{i}"] -= float((y[i] - scan.y).mean())
+        lit_as_usual = self.illumination.name == self.telescope.illumination.model
         observation = Observation(
             maps=tuple(
                 BeamMap(
@@ -228,9 +231,7 @@ class Simulator:
             wavelength=self.wavelength,
             telescope=self._name,
             receiver=self.receiver,
-            illumination=None
-            if self.illumination == self.telescope.illumination.model
-            else self.illumination,
+            illumination=None if lit_as_usual else self.illumination.name,
             object="simulated",
             format="simulated",
             notes=(f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_spoken(noise)}",),
