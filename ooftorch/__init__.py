@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ooftorch.fitting.bootstrap import resample as resample
     from ooftorch.fitting.fitter import fit as fit
     from ooftorch.fitting.fitter import fit_many as fit_many
-    from ooftorch.optim.minimizer import least_squares as least_squares
     from ooftorch.optim.minimizer import minimize as minimize
+    from ooftorch.optim.residuals import least_squares as least_squares
     from ooftorch.reporting.text import report as report
     from ooftorch.simulation.simulator import simulate as simulate
 
@@ -37,7 +37,7 @@ _HOMES = {
     "Telescope": "optics.telescope",
     "fit": "fitting.fitter",
     "fit_many": "fitting.fitter",
-    "least_squares": "optim.minimizer",
+    "least_squares": "optim.residuals",
     "minimize": "optim.minimizer",
     "read": "io",
     "report": "reporting.text",

@@ -29,7 +29,8 @@ from results_page import RESULTS, machine, machine_text, table
 from scipy.optimize import OptimizeResult
 
 from ooftorch.errors import InputError
-from ooftorch.optim import methods
+from ooftorch.optim.methods import method_names
+from ooftorch.optim.scipy_global import GLOBAL
 
 sys.path.insert(0, str(Path(__file__).parent / "examples"))
 
@@ -221,7 +222,7 @@ def compared(
     """SciPy with derivatives by hand; None of a method that is not SciPy's."""
     if method in LOCAL:
         return by_hand(method, problem, options)
-    return scipy_global(method, problem, options) if method in methods.GLOBAL else None
+    return scipy_global(method, problem, options) if method in GLOBAL else None
 
 
 def cell(method: str, name: str, large: Large | None) -> Cell:
@@ -272,7 +273,7 @@ def cell(method: str, name: str, large: Large | None) -> Cell:
 
 def reason(method: str, name: str, large: Large | None) -> str:
     """Why the counts are not SciPy's."""
-    if method in methods.GLOBAL:
+    if method in GLOBAL:
         return "its local searches amplify the last digit, in which torch and NumPy differ"
     if large is not None and method in large.loose:
         return large.loose[method]
@@ -285,7 +286,7 @@ def reason(method: str, name: str, large: Large | None) -> str:
 
 def measure(quick: bool, tell: Callable[[str], None] = print) -> dict:
     """All cells by method and problem, and the regressions."""
-    rows, columns = QUICK if quick else (methods.names(), list(PROBLEMS))
+    rows, columns = QUICK if quick else (method_names(), list(PROBLEMS))
     large = {} if quick else {"cities": the_cities(), "OOF, order 5": oof()}
     cells: dict[str, dict[str, Cell]] = {}
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, NonlinearConstraint, brentq
 
 import ooftorch
-from ooftorch.optim import methods
+from ooftorch.optim.scipy_local import uses
 
 Array = NDArray[np.float64]
 
@@ -441,7 +441,7 @@ class Counted:
 
 def by_hand(method, problem, options):
     """SciPy's own answer with hand-written derivatives, and the counts (values, gradients, products)."""
-    can = methods.uses(method)
+    can = uses(method)
     value, gradient = Counted(problem.value), Counted(problem.gradient)
     second = Counted(problem.hessp if can.hessp else problem.hessian)
     derivatives = {"jac": gradient} if can.jac else {}
