@@ -228,9 +228,11 @@ def compared(
 def cell(method: str, name: str, large: Large | None) -> Cell:
     """Run a method on a problem, and SciPy beside it."""
     begin = time.perf_counter()
+    undecided = False
     if large is None:
         problem, expected = PROBLEMS[name], entry(method, name)
         refused, why, options = expected.kind == "refuses", expected.why, expected.options
+        undecided = expected.kind == "undecided"
     else:
         if method in large.left_out:
             return Cell("-", large.left_out[method])
@@ -250,13 +252,13 @@ def cell(method: str, name: str, large: Large | None) -> Cell:
     else:
         arrived = problem.value(x) - problem.minimum < large.close
     counts = (result.nfev, result.njev, result.nhev)
-    if refused or arrived == bool(why):
+    if refused or (arrived == bool(why) and not undecided):
         return Cell("?", f"{method} on {name} {'arrives' if arrived else 'ends'} at {result.fun}", counts)
     can_compare = large is None or large.second or not result.nhev
     beside = compared(method, problem, options) if can_compare else None
     theirs = None if beside is None else beside[1]
     seconds = time.perf_counter() - begin
-    if why:
+    if not arrived:
         return Cell("short", why, counts, theirs, seconds)
     same = theirs == counts
     if beside is not None:

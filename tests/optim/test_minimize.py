@@ -23,6 +23,7 @@ from problems import (
     SEARCH_A_BOX,
     SHORT,
     TAKE_A_HESSIAN,
+    UNDECIDED,
     by_hand,
     entry,
     ours,
@@ -64,7 +65,12 @@ def test_every_method_of_scipy_and_no_other_is_in_the_table():
 def test_no_pair_of_method_and_problem_is_without_an_entry():
     pairs = set(itertools.product(method_names(), PROBLEMS))
     assert all(entry(*pair) is not None for pair in pairs)
-    named = {key for table in (SHORT, RUNS_AWAY, FEWER, LOOSE) for key in table if isinstance(key, tuple)}
+    named = {
+        key
+        for table in (SHORT, UNDECIDED, RUNS_AWAY, FEWER, LOOSE)
+        for key in table
+        if isinstance(key, tuple)
+    }
     assert named <= pairs
 
 
@@ -82,22 +88,19 @@ def test_method_on_problem(method, name):
     result = ours(method, problem, expected.options)
     x = result.x.numpy()
     distance = np.abs(x - problem.solution).max()
-    assert result.fun == pytest.approx(problem.value(x), rel=1e-9, abs=1e-12)
+    assert result.fun == pytest.approx(problem.value(x), rel=1e-9, abs=1e-12 + problem.rounding(x))
     assert len(result.history) == result.nfev
     if expected.kind == "arrives":
         assert distance < 2e-3
         assert result.fun == pytest.approx(problem.minimum, abs=2e-6 if problem.smooth else 1e-3)
-    else:
+    elif expected.kind == "short":
         assert distance > 5e-3, "it arrives now: take it out of the table"
-    if method in LOCAL:
-        answer, counts = by_hand(method, problem, expected.options)
+    if expected.rival is not None:
+        answer, counts = by_hand(method, expected.rival, expected.options)
+        assert (result.nfev, result.njev, result.nhev) == counts
         assert result.success == answer.success
         assert result.message == answer.message
-        if expected.same_counts:
-            assert (result.nfev, result.njev, result.nhev) == counts
-            np.testing.assert_allclose(x, answer.x, rtol=0, atol=1e-6)
-        elif expected.kind == "arrives":
-            np.testing.assert_allclose(x, answer.x, rtol=0, atol=2e-3)
+        np.testing.assert_allclose(x, answer.x, rtol=0, atol=1e-6)
 
 
 def test_dogleg_says_why_it_stops():
@@ -631,7 +634,8 @@ def test_a_metric_that_is_the_hessian_needs_few_evaluations():
     without = ooftorch.minimize(problem.torch, start, method="metric-bfgs")
     assert with_it.success
     np.testing.assert_allclose(with_it.x, problem.solution, atol=1e-6)
-    assert with_it.nfev <= 3
+    # One step, and a few for the rounding of a matrix of condition 1e8.
+    assert with_it.nfev <= 6
     assert without.nfev > 5 * with_it.nfev
 
 

@@ -198,7 +198,7 @@ def test_a_module_in_single_precision_is_minimised_in_double():
     # The plain closure works in single precision and ends at its rounding.
     _, plain, _ = optimise("plain", "bfgs", torch.float32, options=tight)
     assert not plain.result.success
-    assert abs(plain.result.jac).max() > 1e-6
+    assert abs(plain.result.jac).max() > 10 * tight["gtol"]
     assert plain.result.x[0].dtype == torch.float32
 
 
