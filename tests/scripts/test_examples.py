@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from figures import shown
 from places import ROOT
 
 from ooftorch import minimize
@@ -191,6 +192,19 @@ def test_a_script_prints_and_draws_only_when_asked(name, tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_cities_are_drawn(cities, tmp_path):
-    cities.picture({"BFGS": minimize(cities.stress, cities.random_start(0))}, str(tmp_path / "cities.png"))
-    assert (tmp_path / "cities.png").read_bytes().startswith(b"\x89PNG")
+def test_cities_are_drawn_where_they_were_found(cities):
+    result = minimize(cities.stress, cities.random_start(0))
+    left, right = cities.picture({"BFGS": result}).axes
+    true, found = (
+        np.stack(shown(left, label)) for label in ("azimuthal equidistant map", "from the distances")
+    )
+    # Kilometres, north up: Lisbon in the south-west, Helsinki in the north-east.
+    assert true == pytest.approx(cities.UNIT * cities.plane().T)
+    assert np.abs(found - true).max() < 30
+    names = [text.get_text() for text in left.texts]
+    assert names == list(cities.CITIES)
+    lisbon, helsinki = (found[:, names.index(name)] for name in ("Lisbon", "Helsinki"))
+    assert (lisbon < helsinki).all()
+    assert left.get_aspect() == 1
+    (line,) = right.lines
+    assert len(line.get_xdata()) == result.nfev
