@@ -15,6 +15,7 @@ SRT = ROOT / "tests" / "data" / "srt_simulated"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.slow
 def test_the_example_is_made_by_its_script(tmp_path):
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_data.py"), str(tmp_path)], check=True)
     made = sorted(path.name for path in tmp_path.iterdir())
@@ -45,6 +46,7 @@ def assert_same_but_for_rounding(ours, theirs, unit):
     assert moved.sum() <= 2
 
 
+@pytest.mark.slow
 def test_the_text_maps_are_made_by_their_script(tmp_path):
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_srt.py"), str(tmp_path)], check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in SRT.iterdir())
@@ -57,6 +59,7 @@ def test_the_text_maps_are_made_by_their_script(tmp_path):
             assert_same_but_for_rounding(new, old, unit)
 
 
+@pytest.mark.slow
 def test_the_surface_under_the_text_maps_is_found():
     """With the coordinates of the source, x slow, levels and stripes, as on the real maps that are not here.
 
@@ -91,6 +94,7 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook(path):
     """Each runs from top to bottom, and is stored without what it printed."""

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from figures import points, shown
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found():

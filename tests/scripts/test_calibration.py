@@ -10,6 +10,8 @@ from scipy import stats
 from ooftorch.optics.illumination import MODELS, sigma_from_taper
 from ooftorch.optics.parameters import GAIN_TIE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def calibration():

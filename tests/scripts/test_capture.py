@@ -9,6 +9,8 @@ from figures import points, shown
 
 import ooftorch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found():

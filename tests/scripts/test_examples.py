@@ -152,6 +152,7 @@ def six(retrieval):
     return observation, posterior, retrieval.six(posterior)
 
 
+@pytest.mark.slow
 def test_six_methods_retrieve_one_phase(retrieval, six):
     observation, posterior, results = six
     assert len(results) == 6
@@ -170,6 +171,7 @@ def test_six_methods_retrieve_one_phase(retrieval, six):
     assert chi2 / samples == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_gradient_in_closed_form_takes_the_same_path(retrieval, six):
     _, posterior, results = six
     by_hand, by_torch = retrieval.by_hand(posterior), results["BFGS"]

@@ -7,6 +7,8 @@ import pytest
 from figures import shown
 from matplotlib.colors import to_hex
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mismatch():

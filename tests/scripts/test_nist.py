@@ -84,6 +84,7 @@ def test_models_and_data_are_read_right(name):
     assert_read_right(name, DATA, 1e-6)
 
 
+@pytest.mark.slow
 @needs_nist
 def test_six_digits_in_all_runs_and_eight_in_most(runs):
     lines = [
@@ -98,6 +99,7 @@ def test_six_digits_in_all_runs_and_eight_in_most(runs):
     assert (found >= 8).sum() >= 38
 
 
+@pytest.mark.slow
 @needs_nist
 def test_the_sum_of_squares_is_the_certified_one(runs):
     for (name, start), (_, rest, _) in runs.items():
