@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ooftorch.optics.model import BeamModel as BeamModel
     from ooftorch.optics.receiver import Receiver as Receiver
     from ooftorch.optics.telescope import Telescope as Telescope
-    from ooftorch.optim.minimizer import least_squares as least_squares
     from ooftorch.optim.minimizer import minimize as minimize
+    from ooftorch.optim.residuals import least_squares as least_squares
     from ooftorch.optim.scipy_optimizer import ScipyOptimizer as ScipyOptimizer
     from ooftorch.reporting.checks import verdict as verdict
     from ooftorch.reporting.numbers import summary as summary
@@ -61,7 +61,7 @@ _HOMES = {
     "Telescope": "optics.telescope",
     "fit": "fitting.fitter",
     "fit_many": "fitting.fitter",
-    "least_squares": "optim.minimizer",
+    "least_squares": "optim.residuals",
     "minimize": "optim.minimizer",
     "plot_aperture": "reporting.plot",
     "plot_beams": "reporting.plot",

@@ -18,11 +18,11 @@ order in the noise, from the model's derivatives at the truth.
 import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 import torch
+from matplotlib.figure import Figure
 from results_page import run, table
 
 import ooftorch
@@ -373,14 +373,10 @@ def _scatter(point: dict) -> float:
     return point["found"]["ours"]["mean_error"] / point["found"]["ours"]["mean"]
 
 
-def picture(found: dict, path: Path) -> None:
+def picture(found: dict) -> Figure:
     """Half-path error against noise, and against defocus."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
 
     def draw(axes, points: list[dict], against: str, name: str, colour: str, label: str, marker="o") -> None:
         if against == "noise":
@@ -421,8 +417,7 @@ def picture(found: dict, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="upper left")
     right.set_ylim(top=200)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

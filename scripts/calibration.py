@@ -12,9 +12,9 @@ on noise of its own kind, and once more with four times the samples of half the 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from results_page import run, table
 
 import ooftorch
@@ -227,13 +227,9 @@ def section(found: dict) -> str:
     return "\n\n".join(parts)
 
 
-def picture(found: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(9.0, 3.8), layout="constrained")
+def picture(found: dict) -> Figure:
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2)
     for axes, case in zip(panels, found["cases"], strict=False):
         k = np.arange(1, len(NAMES) + 1)
         ratios = np.array(list(case["ratios"].values()))
@@ -245,11 +241,8 @@ def picture(found: dict, path: Path) -> None:
         axes.set_xticks(k[::2])
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("scatter over error bar")
-    panels[0].set_ylim(0.88, 1.12)
-    panels[1].set_ylim(0.8, 2.3)
     panels[0].legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ comes.
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 import torch
+from matplotlib.figure import Figure
 from results_page import run, table
 
 import ooftorch
@@ -196,14 +196,10 @@ def section(found: dict) -> str:
     )
 
 
-def picture(found: dict, path: Path) -> None:
+def picture(found: dict) -> Figure:
     """Fraction found against rms."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
     for (name, label), colour in zip(NAMES.items(), ("C0", "C3", "C1"), strict=True):
         rms = [r["rms"] for r in found["rows"]]
         counts = [(r[name]["found"], r[name]["surfaces"]) for r in found["rows"]]
@@ -217,8 +213,7 @@ def picture(found: dict, path: Path) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

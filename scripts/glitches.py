@@ -5,7 +5,6 @@ python scripts/glitches.py --quick    a few surfaces, to see that it runs; write
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import scipy.integrate
@@ -13,6 +12,7 @@ import scipy.optimize
 import scipy.stats
 import torch
 from capture import ORDER, PIXELS, SNR, observe, simulator
+from matplotlib.figure import Figure
 from results_page import run, table
 
 import ooftorch
@@ -131,14 +131,10 @@ def section(found: dict) -> str:
     )
 
 
-def picture(found: dict, path: Path) -> None:
+def picture(found: dict) -> Figure:
     """Every surface's error against the fraction hit."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
     percent = [100 * r["fraction"] for r in found["rows"]]
     for name, colour, aside in zip(LIKELIHOODS, ("C1", "C0"), (-0.08, 0.08), strict=True):
         for x, row in zip(percent, found["rows"], strict=True):
@@ -154,8 +150,7 @@ def picture(found: dict, path: Path) -> None:
     axes.set_ylabel("error of the surface (rad rms)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python scripts/make_data.py [DIRECTORY]
 
-The same seed gives the same bytes. The truth is in the file, and beside it as JSON.
+The same seed gives the same bytes on one machine; on another processor a number may fall on the other side of
+its rounding. The truth is in the file, and beside it as JSON.
 """
 
 import json
@@ -32,7 +33,7 @@ RECEIVER = {
 
 
 def rounded(m: BeamMap) -> BeamMap:
-    """The map as a recorder of limited resolution has it: the same on every processor."""
+    """The map as a recorder of limited resolution has it: the same on every processor, but for a tie."""
     x, y = np.round(m.x, 9), np.round(m.y, 9)
     power = np.round(m.power, 6)
     return replace(m, x=x, y=y, power=power, sigma=np.round(m.sigma, 6), time=np.round(m.time, 3))

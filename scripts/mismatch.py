@@ -12,9 +12,10 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from results_page import run, table
 
 import ooftorch
@@ -296,20 +297,15 @@ def section(found: dict) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def picture(found: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.patches import Patch
-
+def picture(found: dict) -> Figure:
     shown = found["cases"][::-1]
     colours = {"good": "C0", "usable with care": "C1", "do not apply": "C3"}
     # Of two words said equally often, the graver.
     words = [max(reversed(colours), key=lambda word: c["verdicts"].get(word, 0)) for c in shown]
     errors = [c["error_um"] for c in shown]
     per_rad = 1e6 * WAVELENGTH / (4 * math.pi)
-    figure, axes = pyplot.subplots(figsize=(9.0, 0.25 * len(shown) + 1.2), layout="constrained")
+    figure = Figure(figsize=(9.0, 0.25 * len(shown) + 1.2), layout="constrained")
+    axes = figure.subplots()
     axes.barh([named(c) for c in shown], errors, color=[colours[word] for word in words])
     for row, error in enumerate(errors):
         text = f"{error:.1g}" if error < 10 else f"{error:.0f}"
@@ -324,8 +320,7 @@ def picture(found: dict, path: Path) -> None:
     ]
     axes.legend(handles=[*keys, marks], loc="lower right")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return figure
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ class Certified(NamedTuple):
     x: torch.Tensor  # (m,), or (2, m) for Nelson
 
 
-def certified(name):
-    lines = (DATA / f"{name}.dat").read_text().splitlines()
+def certified(name, folder=DATA):
+    lines = (folder / f"{name}.dat").read_text().splitlines()
     text = "\n".join(lines)
     # Rows like "b1 = start1 start2 value sigma".
     rows = [line.split("=")[1].split() for line in lines if re.match(r"\s*b\d+ =", line)]
@@ -113,10 +113,10 @@ def digits(got, right):
     return 11.0 if error < 1e-11 else -np.log10(error)
 
 
-def solve(name, start, **more):
-    known = certified(name)
+def solve(name, start, folder=DATA):
+    known = certified(name, folder)
     return ooftorch.least_squares(
         lambda b: known.y - MODELS[name](b, known.x),
         torch.from_numpy(known.starts[start].copy()),
-        **{**SETTING, **more},
+        **SETTING,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = RESULTS / "README.md"
@@ -59,7 +60,7 @@ def run(
     name: str,
     measure: Callable[[bool], dict],
     section: Callable[[dict], str],
-    picture: Callable[[dict, Path], None],
+    picture: Callable[[dict], Figure],
 ) -> None:
     """Command line of a study: measure, print, and write RESULTS/name.json, name.png and its section.
 
@@ -68,7 +69,7 @@ def run(
     measure : callable
         Gets whether a short form is wanted; returns what was found, as JSON has it.
     section, picture : callable
-        Of what was found: the text for the page, and the picture at a path.
+        Of what was found: the text for the page, and the picture.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a short form; write nothing")
@@ -89,5 +90,5 @@ def run(
     if options.quick:
         return
     target.write_text(json.dumps(found, indent=1) + "\n")
-    picture(found, RESULTS / f"{name}.png")
+    picture(found).savefig(RESULTS / f"{name}.png", dpi=120)
     write_section(PAGE, name, f"{name}.py", text)

@@ -8,4 +8,6 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "data" / "gbt_3mm.fits"
 SHARED = ROOT.parent / "shared" / "data"
 
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="no shared data beside the repository")
+needs_shared = pytest.mark.skipif(
+    not SHARED.exists(), reason="the data shared beside the repository, ../shared/data, are missing"
+)

@@ -1,29 +1,23 @@
 """Torch functions under SciPy's minimisers: exact gradients and Hessians for any smooth function.
 
-`minimize` takes what `scipy.optimize.minimize` takes, with tensors for arrays; `least_squares` does the same
-for residuals.
+`minimize` takes what `scipy.optimize.minimize` takes, with tensors for arrays.
 """
 
 import inspect
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.optimize
-from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult
 
-from ooftorch.errors import InputError
-from ooftorch.optim.methods import GLOBAL, OWN, VectorFunction, listed, local, names, run_local, uses
-from ooftorch.optim.objective import Objective, Pack, Tensors
+from ooftorch.optim.methods import choose_method
+from ooftorch.optim.objective import Objective, Tensors
+from ooftorch.optim.progress import show_progress
+from ooftorch.optim.scipy_global import GLOBAL
+from ooftorch.optim.scipy_local import local_methods, run_local
+from ooftorch.optim.torch_methods import TORCH
 
-__all__ = ["chosen", "least_squares", "minimize", "run", "watched"]
-
-Array = NDArray[np.float64]
+__all__ = ["minimize", "run_method"]
 
 
 def minimize(
@@ -52,37 +46,37 @@ def minimize(
     args : tuple
         Further arguments of `fun`.
     method : str, optional
-        Any of `methods.names()`, in any case. SciPy's local methods; its global ones ("basinhopping",
-        "differential_evolution", "shgo", "dual_annealing", "direct"), of which all but the first need bounds;
-        torch's "adam", "sgd" and "lbfgs", on the whole function; "metric-bfgs", the one that fits beam maps,
-        with a `metric` among the options. By default as SciPy chooses: BFGS, L-BFGS-B with bounds, SLSQP with
-        constraints.
+        Any of `methods.method_names()`, upper or lower case: SciPy's local methods; its global ones
+        ("basinhopping", "differential_evolution", "shgo", "dual_annealing", "direct"), of which all but the
+        first need bounds; torch's "adam", "sgd" and "lbfgs", on the whole function; "metric-bfgs", the one
+        that fits beam maps, with a `metric` among the options. By default SciPy's choice: BFGS, L-BFGS-B with
+        bounds, SLSQP with constraints.
     jac : bool or callable, optional
         True where `fun` returns the value and its gradient, or a function that returns the gradient, in the
-        structure of `x0`. By default torch finds it, by reverse mode. Hessians are torch's always: products
-        with a vector where the method takes these, else the whole matrix.
+        structure of `x0`. By default torch computes it, by reverse mode. Hessians always come from torch:
+        as products with a vector if the method takes these, else as the whole matrix.
     bounds : scipy.optimize.Bounds or sequence of (low, high), optional
-        One for each number, tensors laid out one after the other.
+        One pair for each number, in the order of the tensors flattened and concatenated.
     constraints : one of SciPy's constraints or a sequence of them, optional
-        Functions in them take tensors, and their derivatives are torch's. A `LinearConstraint` is about the
-        numbers laid out one after the other.
+        Functions in them take tensors, and torch differentiates them. A `LinearConstraint` acts on the
+        tensors flattened and concatenated.
     tol : float, optional
         As in SciPy.
     callback : callable, optional
         As in SciPy, with tensors for x: `callback(intermediate_result)` or `callback(x)`. StopIteration ends
         the minimisation.
     options : mapping, optional
-        Of the method, as SciPy has them. Of torch's: lr, maxiter, gtol, and schedule, which makes a
-        learning-rate schedule from the optimiser.
+        Options of the method, as in SciPy. Those of torch's methods are lr, maxiter, gtol, and schedule: a
+        function that makes a learning-rate scheduler for the optimiser.
     progress : bool, optional
-        Whether to draw a bar of evaluations; by default while a person is watching.
+        Whether to draw a bar of evaluations; by default if stderr is a terminal.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        As SciPy's, with `x` in the structure of `x0`; and `nfev`, `njev`, `nhev` as they were counted here,
-        `history` (n, 2): seconds and value of every evaluation, and `interrupted`: whether Ctrl-C ended it,
-        `x` then being the best point so far.
+        As SciPy's, with `x` in the structure of `x0`. `nfev`, `njev` and `nhev` count what was computed here;
+        `history` (n, 2) has seconds and value of every evaluation; `interrupted` says whether Ctrl-C ended
+        the minimisation, with `x` the best point so far.
 
     Raises
     ------
@@ -90,13 +84,13 @@ def minimize(
         If the method is not known, or cannot use what it is given, or the function does not have what the
         method needs.
     """
-    name = chosen(method, bounds, constraints)
-    with watched(progress) as watch:
-        objective = Objective(fun, x0, args, jac, watch)
-        return run(objective, name, bounds, constraints, tol, callback, options)
+    name = choose_method(method, bounds, constraints)
+    with show_progress(progress) as on_value:
+        objective = Objective(fun, x0, args, jac, on_value)
+        return run_method(objective, name, bounds, constraints, tol, callback, options)
 
 
-def run(
+def run_method(
     objective: Objective,
     name: str,
     bounds: Any = None,
@@ -107,15 +101,15 @@ def run(
 ) -> OptimizeResult:
     """Run one method on an objective: what `minimize` and `ScipyOptimizer` share; see `minimize`."""
     start, options = objective.pack.start.copy(), dict(options or {})
-    told = None if callback is None else _told(callback, objective)
+    report = None if callback is None else _adapt_callback(callback, objective)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            if name in local():
-                result = run_local(objective, start, name, bounds, constraints, tol, told, options)
+            if name in local_methods():
+                result = run_local(objective, start, name, bounds, constraints, tol, report, options)
             elif name in GLOBAL:
-                result = GLOBAL[name](objective, start, bounds, constraints, told, options)
+                result = GLOBAL[name](objective, start, bounds, constraints, report, options)
             else:
-                result = OWN[name](objective, start, told, options)
+                result = TORCH[name](objective, start, report, options)
         interrupted = False
     except (KeyboardInterrupt, StopIteration) as stop:
         interrupted = isinstance(stop, KeyboardInterrupt)
@@ -133,138 +127,26 @@ def run(
     if result.get("x") is None:  # a search that found nothing at all
         result.x, result.fun = objective.best, objective.best_value
     result.fun = float(result.fun)
-    result.x = objective.pack.structure(objective.pack.leaves(np.asarray(result.x, float)))
+    result.x = objective.pack.unpack(np.asarray(result.x, float))
     return result
 
 
-def chosen(method: str | None, bounds: Any, constraints: Any) -> str:
-    """Name of the method, in lower case."""
-    if method is None:
-        return "slsqp" if listed(constraints) else "bfgs" if bounds is None else "l-bfgs-b"
-    name = method.lower()
-    if name not in names():
-        raise InputError(f"unknown method {method!r}; known are {', '.join(names())}")
-    if name in local():
-        can = uses(name)
-        if bounds is not None and not can.bounds:
-            raise InputError(f"{method} cannot keep bounds; take L-BFGS-B, or leave the bounds out")
-        if listed(constraints) and not can.constraints:
-            raise InputError(f"{method} cannot keep constraints; take SLSQP or trust-constr")
-    elif listed(constraints) and name != "shgo":
-        raise InputError(f"{method} cannot keep constraints; take SLSQP or trust-constr")
-    if name in OWN and bounds is not None:
-        raise InputError(f"{method} cannot keep bounds; take L-BFGS-B, or leave the bounds out")
-    if name in GLOBAL and name != "basinhopping" and bounds is None:
-        raise InputError(f"{method} searches a box; give bounds")
-    return name
+def _adapt_callback(callback: Callable, objective: Objective) -> Callable:
+    """Give the callback tensors: methods call with a point or with a result, some with further arguments."""
+    pack = objective.pack
 
+    def call_with_x(here: Any, *more: Any, **named: Any) -> Any:
+        vector = here.x if isinstance(here, OptimizeResult) else here
+        return callback(pack.unpack(np.asarray(vector, float)))
 
-def _told(callback: Callable, objective: Objective) -> Callable:
-    """The callback with tensors; methods call it with a point, or with a result, or say more beside."""
-
-    def tensors(vector: Any) -> Any:
-        return objective.pack.structure(objective.pack.leaves(np.asarray(vector, float)))
-
-    def old(here: Any, *more: Any, **named: Any) -> Any:
-        return callback(tensors(here.x if isinstance(here, OptimizeResult) else here))
-
-    def new(intermediate_result: Any) -> Any:
+    def call_with_result(intermediate_result: Any) -> Any:
         here = intermediate_result
         given = OptimizeResult(here if isinstance(here, OptimizeResult) else {"x": here})
         if "fun" not in given:
             given.fun = objective.value(given.x)
-        given.x = tensors(given.x)
+        given.x = pack.unpack(np.asarray(given.x, float))
         return callback(intermediate_result=given)
 
-    # SciPy looks at the name of the argument.
-    return new if set(inspect.signature(callback).parameters) == {"intermediate_result"} else old
-
-
-# ------------------------------------------------------------------------------------------ least squares
-
-
-def least_squares(
-    residuals: Callable, x0: Tensors, args: tuple = (), *, progress: bool | None = None, **options: Any
-) -> OptimizeResult:
-    """Minimise the sum of squares of torch residuals, by `scipy.optimize.least_squares`.
-
-    Parameters
-    ----------
-    residuals : callable
-        Takes the tensors in the structure of `x0`, and `args`; returns a tensor of residuals, any shape.
-    x0 : Tensor, sequence of Tensor, or mapping of str to Tensor
-    args : tuple
-    progress : bool, optional
-        Whether to draw a bar of evaluations; by default while a person is watching.
-    **options
-        Bounds, method, loss, tolerances, ...: as in SciPy.
-
-    Returns
-    -------
-    scipy.optimize.OptimizeResult
-        As SciPy's, with `x` in the structure of `x0`; `jac` (m, n) is torch's, by forward mode where there
-        are fewer numbers than residuals, else by reverse mode. And `history`, `interrupted` as of `minimize`.
-
-    Raises
-    ------
-    InputError
-        If `x0` or what the function returns cannot be used.
-    """
-    pack = Pack(x0)
-    start = pack.start
-    with watched(progress) as watch:
-        vector = VectorFunction(residuals, pack, args)
-        best, lowest = start, math.inf
-        begin = time.perf_counter()
-        history: list[tuple[float, float]] = []
-
-        def value(x: Array) -> Array:
-            r = vector.value(x)
-            nonlocal best, lowest
-            cost = 0.5 * float(r @ r)
-            history.append((time.perf_counter() - begin, cost))
-            if cost < lowest:
-                best, lowest = np.array(x), cost
-            if watch is not None:
-                watch(cost)
-            return r
-
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                result = scipy.optimize.least_squares(value, start, jac=vector.jacobian, **options)
-            result.interrupted = False
-        except KeyboardInterrupt:
-            result = OptimizeResult(
-                x=best,
-                cost=lowest,
-                success=False,
-                status=-99,
-                interrupted=True,
-                message="interrupted: the best point so far",
-            )
-    result.nfev, result.njev = vector.nfev, vector.njev
-    result.history = np.array(history).reshape(-1, 2)
-    result.x = pack.structure(pack.leaves(np.asarray(result.x, float)))
-    return result
-
-
-@contextmanager
-def watched(wanted: bool | None) -> Iterator[Callable[[float], None] | None]:
-    """Yield what is to be told every value: a bar of evaluations, or None where nobody watches."""
-    if wanted is None:
-        wanted = sys.stderr.isatty()
-    if not wanted:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" evaluations", leave=False, miniters=1) as bar:
-        lowest = math.inf
-
-        def watch(value: float) -> None:
-            nonlocal lowest
-            lowest = min(lowest, value)
-            bar.set_postfix_str(f"lowest {lowest:.8g}", refresh=False)
-            bar.update()
-
-        yield watch
+    # SciPy decides by the name of the argument, and so do we.
+    takes_result = set(inspect.signature(callback).parameters) == {"intermediate_result"}
+    return call_with_result if takes_result else call_with_x

@@ -1,7 +1,7 @@
-"""A torch function as SciPy wants it: vectors of doubles in, value and derivatives out, everything counted.
+"""A torch function as SciPy wants it: vectors of doubles in, value and derivatives out, evaluations counted.
 
-`Pack` lays out one tensor, a tuple or a dict of them, of any shapes, as one vector; `Objective` owns value,
-gradient and Hessian of a scalar function of them. No method of SciPy sees a tensor, and nobody else counts.
+`Pack` converts one tensor, or a tuple or dict of tensors of any shapes, to one vector and back; `Objective`
+computes value, gradient and Hessian of a scalar function of them at such a vector.
 """
 
 import math
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 class Pack:
-    """How tensors lie in one vector of doubles, and back.
+    """Conversion between tensors and one vector of doubles.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Pack:
     Raises
     ------
     InputError
-        If it is none of these, holds nothing, or a tensor is complex or of whole numbers.
+        If `x` is none of these, holds no number, or has a complex or integer tensor.
     """
 
     def __init__(self, x: Tensors) -> None:
@@ -61,20 +61,21 @@ class Pack:
         self._ends = np.cumsum([leaf.numel() for leaf in leaves]).tolist()
         if not self.size:
             raise InputError("x0 holds no number; there is nothing to minimise over")
-        self._plain = self._single and self._kinds[0] == (torch.float64, torch.device("cpu"))
-        self._flat = len(self._shapes[0]) == 1
-        self.start = self.vector(leaves).copy()
+        # One tensor of doubles on the CPU needs no conversion.
+        self._shares_memory = self._single and self._kinds[0] == (torch.float64, torch.device("cpu"))
+        self._is_vector = len(self._shapes[0]) == 1
+        self.start = self.to_vector(leaves).copy()
 
     @property
     def size(self) -> int:
         """Length of the vector."""
         return self._ends[-1] if self._ends else 0
 
-    def leaves(self, vector: Array) -> list[Tensor]:
-        """Tensors at a vector, copies of it, in order."""
-        if self._plain:
+    def to_leaves(self, vector: Array) -> list[Tensor]:
+        """Return the tensors that hold a vector's numbers, as copies, in order."""
+        if self._shares_memory:
             leaf = torch.from_numpy(vector.copy())
-            return [leaf if self._flat else leaf.view(self._shapes[0])]
+            return [leaf if self._is_vector else leaf.view(self._shapes[0])]
         starts = [0, *self._ends[:-1]]
         return [
             torch.tensor(vector[a:b], dtype=dtype, device=device).view(shape)
@@ -83,25 +84,29 @@ class Pack:
             )
         ]
 
-    def structure(self, leaves: Sequence[Tensor]) -> Any:
-        """The tensors as they were given: one, a tuple, or a dict."""
+    def to_structure(self, leaves: Sequence[Tensor]) -> Any:
+        """Arrange tensors as `x` was given: one tensor, a tuple, or a dict."""
         if self._single:
             return leaves[0]
         return tuple(leaves) if self._keys is None else dict(zip(self._keys, leaves, strict=True))
 
-    def vector(self, leaves: Sequence[Tensor | None]) -> Array:
-        """One vector of doubles of tensors in order; zeros for None."""
-        if self._plain and leaves[0] is not None:
+    def unpack(self, vector: Array) -> Any:
+        """Return the tensors that hold a vector's numbers, arranged as `x` was given."""
+        return self.to_structure(self.to_leaves(vector))
+
+    def to_vector(self, leaves: Sequence[Tensor | None]) -> Array:
+        """Concatenate tensors into one vector of doubles; None counts as zeros."""
+        if self._shares_memory and leaves[0] is not None:
             array = leaves[0].numpy(force=True)
-            return array if self._flat else array.reshape(-1)
+            return array if self._is_vector else array.reshape(-1)
         parts = [
             np.zeros(shape.numel()) if leaf is None else leaf.double().numpy(force=True).reshape(-1)
             for leaf, shape in zip(leaves, self._shapes, strict=True)
         ]
         return np.concatenate(parts)
 
-    def of(self, x: Tensors) -> list[Any]:
-        """Leaves of tensors given in the same structure."""
+    def list_leaves(self, x: Tensors) -> list[Any]:
+        """List the tensors of something arranged as `x` was, in order."""
         if isinstance(x, Tensor):
             return [x]
         if isinstance(x, Mapping):
@@ -110,10 +115,10 @@ class Pack:
 
 
 class Objective:
-    """A scalar torch function of tensors, its derivatives, and what they cost.
+    """A scalar torch function of tensors, with its derivatives and counts of evaluations.
 
-    A value keeps its graph until the next point, so a gradient asked for at the same place costs one pass
-    back and no second one forth.
+    The graph of a value is kept until the next point, so a gradient at the same point takes one backward pass
+    and no second forward pass.
 
     Parameters
     ----------
@@ -124,23 +129,23 @@ class Objective:
     args : tuple
     jac : bool or callable
         A callable returns the gradient, in the structure of `x0`; by default torch finds it.
-    watch : callable, optional
-        Is told every value.
+    on_value : callable, optional
+        Called with every new value.
 
     Attributes
     ----------
     pack : Pack
     nfev, njev, nhev : int
-        Values, gradients, and Hessians or products with one.
+        Number of values, gradients, and Hessians or Hessian-vector products computed.
     history : list of (float, float)
         Seconds since the start, and value, of every evaluation.
     best, best_value : ndarray, float
-        Where the lowest value was, and that value; None and infinity before the first.
+        Point of the lowest value so far, and that value; None and infinity before the first.
     """
 
-    # Points with their graphs: a trust region goes back to where it was when a trial fails, and asks for the
-    # Hessian there again.
-    _kept = 3
+    # How many points are kept with their graphs where Hessians are used: after a rejected trial a
+    # trust-region method returns to the previous point and asks for the Hessian there again.
+    _n_kept = 3
 
     def __init__(
         self,
@@ -148,140 +153,147 @@ class Objective:
         x0: Tensors,
         args: tuple = (),
         jac: bool | Callable | None = None,
-        watch: Callable[[float], None] | None = None,
+        on_value: Callable[[float], None] | None = None,
     ) -> None:
         self.pack = Pack(x0)
-        self._fun, self._args, self._jac, self._watch = fun, args, jac, watch
-        self.first_order = self.second_order = self._may_be_flat = False
+        self._fun, self._args, self._jac, self._on_value = fun, args, jac, on_value
+        self.first_order = self.second_order = self._zero_hessian_allowed = False
         self.nfev = self.njev = self.nhev = 0
         self.history: list[tuple[float, float]] = []
         self.best: Array | None = None
         self.best_value = math.inf
-        self._begin = time.perf_counter()
+        self._start_time = time.perf_counter()
         self._points: list[Point] = []
 
-    def needs(self, order: int, flat: bool = False) -> None:
-        """Say which derivatives will be asked for: 0, 1 or 2; and whether a Hessian of zero may be."""
-        self._may_be_flat = flat
+    def prepare(self, order: int, *, allow_zero_hessian: bool = False) -> None:
+        """Set the highest derivative that will be asked for (0, 1 or 2), and whether the Hessian may be zero.
+
+        Unless allowed, a zero Hessian at the first point is refused: it means a function that is linear or
+        not smooth there.
+        """
+        self._zero_hessian_allowed = allow_zero_hessian
         self.first_order, self.second_order = order >= 1, order >= 2
-        self._points.clear()  # whose graphs may not do
+        self._points.clear()  # their graphs may lack the derivatives
 
     def value(self, vector: Array) -> float:
         """Value at a vector."""
-        return self._there(vector).f
+        return self._point_at(vector).f
 
     def gradient(self, vector: Array) -> Array:
         """Gradient at a vector, (n,)."""
-        return self.pack.vector(self._slopes(self._there(vector)))
+        return self.pack.to_vector(self._gradients(self._point_at(vector)))
 
     def hessp(self, vector: Array, direction: Array) -> Array:
-        """Hessian at a vector times a direction, (n,): one pass back through the gradient's graph."""
-        point = self._there(vector)
-        product = self._product(point, self.pack.leaves(np.asarray(direction, float)))
+        """Hessian at a vector times a direction, (n,): one backward pass through the gradient's graph."""
+        point = self._point_at(vector)
+        product = self._hessian_product(point, self.pack.to_leaves(np.asarray(direction, float)))
         self.nhev += 1
-        if self.nhev == 1 and not self._may_be_flat and not product.any() and np.any(direction):
-            raise _flat()
+        if self.nhev == 1 and not self._zero_hessian_allowed and not product.any() and np.any(direction):
+            raise _zero_hessian()
         return product
 
     def hessian(self, vector: Array) -> Array:
         """Hessian at a vector, (n, n)."""
-        matrix = self._dense(self._there(vector))
+        matrix = self._dense_hessian(self._point_at(vector))
         self.nhev += 1
-        if self.nhev == 1 and not self._may_be_flat and not matrix.any():
-            raise _flat()
+        if self.nhev == 1 and not self._zero_hessian_allowed and not matrix.any():
+            raise _zero_hessian()
         return matrix
 
-    # ---------------------------------------------------------------------------------------- inside
+    # --------------------------------------------------------------------------------------- private
 
-    def _point(self, vector: Array) -> list[Tensor]:
-        """Leaves of the graph at a vector."""
-        leaves = self.pack.leaves(vector)
+    def _leaves_at(self, vector: Array) -> list[Tensor]:
+        """Return the leaves of the graph to be built at a vector."""
+        leaves = self.pack.to_leaves(vector)
         if self.first_order and not self._jac:
             for leaf in leaves:
                 leaf.requires_grad_()
         return leaves
 
     def _call(self, leaves: Sequence[Tensor]) -> Any:
-        return self._fun(self.pack.structure(leaves), *self._args)
+        return self._fun(self.pack.to_structure(leaves), *self._args)
 
-    def _there(self, vector: Array) -> "Point":
-        """The point at a vector: one of the last, or a new one."""
+    def _point_at(self, vector: Array) -> "Point":
+        """Return the point at a vector: a stored one, or else a new evaluation."""
         vector = np.asarray(vector, dtype=np.float64)
-        # Bytes, for comparing arrays would be a tenth of the whole on a small problem.
+        # Comparing bytes is fast; comparing arrays would take a tenth of the time of a small problem.
         key = vector.tobytes()
         for i, point in enumerate(self._points):
             if point.key == key:
                 self._points.insert(0, self._points.pop(i))
                 return point
         point = self._evaluate(vector.copy(), key)
-        self._points = [point, *self._points][: self._kept if self.second_order else 1]
+        self._points = [point, *self._points][: self._n_kept if self.second_order else 1]
         return point
 
     def _evaluate(self, vector: Array, key: bytes) -> "Point":
-        leaves = self._point(vector)
-        slopes = None
+        leaves = self._leaves_at(vector)
+        gradients = None
         with torch.set_grad_enabled(self.first_order and not self._jac):
             value = self._call(leaves)
         if self._jac is True:
-            value, slopes = value
-            slopes = self.pack.of(slopes)
+            value, gradients = value
+            gradients = self.pack.list_leaves(gradients)
             self.njev += 1
-        point = Point(vector, key, leaves, value, _scalar(value), slopes)
+        point = Point(key, leaves, value, _to_float(value), gradients)
         self.nfev += 1
-        self.history.append((time.perf_counter() - self._begin, point.f))
+        self.history.append((time.perf_counter() - self._start_time, point.f))
         if point.f < self.best_value:
             self.best, self.best_value = vector, point.f
-        if self._watch is not None:
-            self._watch(point.f)
+        if self._on_value is not None:
+            self._on_value(point.f)
         return point
 
-    def _slopes(self, point: "Point") -> list[Tensor | None]:
-        """Gradient at a point, leaf by leaf; found once."""
-        if point.slopes is None:
-            point.slopes = self._differentiate(point)
+    def _gradients(self, point: "Point") -> list[Tensor | None]:
+        """Return the gradient at a point, one tensor for each leaf; computed once."""
+        if point.gradients is None:
+            point.gradients = self._differentiate(point)
             self.njev += 1
-        return point.slopes
+        return point.gradients
 
     def _differentiate(self, point: "Point") -> list[Tensor | None]:
         if callable(self._jac):
-            return self.pack.of(self._jac(self.pack.structure(point.leaves), *self._args))
+            gradient = self._jac(self.pack.to_structure(point.leaves), *self._args)
+            return self.pack.list_leaves(gradient)
         if not point.value.requires_grad:
             raise InputError(
                 "the function has no gradient: its value does not come from x by torch operations; use a "
                 "method that takes none, such as Nelder-Mead, or give jac"
             )
-        slopes = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             point.value,
             point.leaves,
             retain_graph=self.second_order,
             create_graph=self.second_order,
             allow_unused=True,
         )
-        return list(slopes)
+        return list(gradients)
 
-    def _product(self, point: "Point", direction: Sequence[Tensor]) -> Array:
-        self._only_torch()
+    def _hessian_product(self, point: "Point", direction: Sequence[Tensor]) -> Array:
+        self._refuse_jac()
         pairs = [
-            (slope, d)
-            for slope, d in zip(self._slopes(point), direction, strict=True)
-            if slope is not None and slope.requires_grad
+            (gradient, d)
+            for gradient, d in zip(self._gradients(point), direction, strict=True)
+            if gradient is not None and gradient.requires_grad
         ]
         if not pairs:
             return np.zeros(self.pack.size)
-        slopes, directions = zip(*pairs, strict=True)
-        products = torch.autograd.grad(slopes, point.leaves, directions, retain_graph=True, allow_unused=True)
-        return self.pack.vector(products)
+        gradients, directions = zip(*pairs, strict=True)
+        products = torch.autograd.grad(
+            gradients, point.leaves, directions, retain_graph=True, allow_unused=True
+        )
+        return self.pack.to_vector(products)
 
-    def _only_torch(self) -> None:
+    def _refuse_jac(self) -> None:
         if self._jac:
             raise InputError("a method that uses the Hessian needs torch's own gradient; leave jac out")
 
-    def _dense(self, point: "Point") -> Array:
-        self._only_torch()
+    def _dense_hessian(self, point: "Point") -> Array:
+        self._refuse_jac()
         leaves = [leaf.detach() for leaf in point.leaves]
         every = tuple(range(len(leaves)))
-        slopes = torch.func.grad(lambda *tensors: self._call(tensors), every)
-        blocks = torch.func.jacrev(slopes, every)(*leaves)
+        gradients = torch.func.grad(lambda *tensors: self._call(tensors), every)
+        blocks = torch.func.jacrev(gradients, every)(*leaves)
         rows = [
             torch.cat(
                 [
@@ -297,24 +309,26 @@ class Objective:
 
 @dataclass
 class Point:
-    """Where the function was evaluated: vector, leaves, value with its graph, and the gradient once found."""
+    """One evaluation: leaves, value with its graph and as a number, and the gradient once computed.
 
-    vector: Array
+    `key` is the vector's bytes, by which the point is found again.
+    """
+
     key: bytes
     leaves: list[Tensor]
     value: Tensor
     f: float
-    slopes: list[Tensor | None] | None
+    gradients: list[Tensor | None] | None
 
 
-def _scalar(value: Any) -> float:
+def _to_float(value: Any) -> float:
     if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise InputError(f"the function returned {what}; expected a real tensor with one number")
     return value.item()
 
 
-def _flat() -> InputError:
+def _zero_hessian() -> InputError:
     return InputError(
         "the Hessian of this function is zero where it starts: it is linear, or not smooth; use a method "
         "that takes no Hessian, such as BFGS"

@@ -1,4 +1,4 @@
-"""SciPy's minimisers as a torch optimiser, whose one step is a whole minimisation."""
+"""SciPy's minimisers as a torch optimiser, one step of which is a whole minimisation."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +11,10 @@ from scipy.optimize import OptimizeResult
 from torch import Tensor, nn
 
 from ooftorch.errors import InputError
-from ooftorch.optim.minimizer import chosen, run, watched
+from ooftorch.optim.methods import choose_method
+from ooftorch.optim.minimizer import run_method
 from ooftorch.optim.objective import Objective, Point
+from ooftorch.optim.progress import show_progress
 
 __all__ = ["ScipyOptimizer"]
 
@@ -26,13 +28,13 @@ class ScipyOptimizer(torch.optim.Optimizer):
     ----------
     parameters : torch.nn.Module, or iterable of Tensor
         What to optimise: all parameters of the module that require a gradient, or the given ones. Precisions
-        and devices may differ. One group, for one function is minimised over all of them.
+        and devices may differ. There are no parameter groups: the function is minimised over all parameters.
     method : str
         As of `minimize`.
     bounds, constraints, tol, callback, options, progress
         As of `minimize`; tensors are a tuple in the order of the parameters.
     **more
-        Options of the method one by one, beside `options`: gtol=1e-8, maxiter=100, ...
+        Options of the method as keywords, in addition to `options`: gtol=1e-8, maxiter=100, ...
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class ScipyOptimizer(torch.optim.Optimizer):
     Raises
     ------
     InputError
-        If there is nothing to optimise, a parameter is complex, or the method is not known.
+        If no parameter requires a gradient, one is complex, or the method is not known.
     """
 
     def __init__(
@@ -59,34 +61,33 @@ class ScipyOptimizer(torch.optim.Optimizer):
         **more: Any,
     ) -> None:
         self._module = parameters if isinstance(parameters, nn.Module) else None
-        given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
-        listed = list(given)
-        if any(isinstance(p, dict) for p in listed):
+        given = list(parameters.parameters() if isinstance(parameters, nn.Module) else parameters)
+        if any(isinstance(p, dict) for p in given):
             raise InputError("parameters come in groups; one function is minimised over all: give one list")
-        wanted = [p for p in listed if p.requires_grad]
-        if not wanted:
+        trainable = [p for p in given if p.requires_grad]
+        if not trainable:
             raise InputError("no parameter requires a gradient; there is nothing to optimise")
-        super().__init__(wanted, {})
-        self._method = chosen(method, bounds, constraints)
+        super().__init__(trainable, {})
+        self._method = choose_method(method, bounds, constraints)
         self._setup = {"bounds": bounds, "constraints": constraints, "tol": tol, "callback": callback}
         self._options, self._progress = {**(options or {}), **more}, progress
         self.result: OptimizeResult | None = None
 
     def step(self, closure: Callable[..., Tensor]) -> Tensor:  # type: ignore[override]
-        """Minimise, and leave the parameters at the minimum.
+        """Minimise, and set the parameters to the minimum found.
 
         Parameters
         ----------
         closure : callable
             Without arguments: returns the loss for the parameters as they are; it may call `backward`, as
-            other optimisers ask, unless the method uses the Hessian. With one argument, and a module given:
-            gets a function that does what the module does, for parameters in double precision (its floating
-            inputs are taken to double precision with them), and returns the loss.
+            other optimisers require, unless the method uses the Hessian. With one argument, if a module was
+            given: gets a function to call in place of the module, with parameters and floating-point inputs
+            in double precision, and returns the loss.
 
         Returns
         -------
         Tensor
-            The loss at the end, without a graph.
+            The loss at the minimum, without a graph.
 
         Raises
         ------
@@ -94,17 +95,17 @@ class ScipyOptimizer(torch.optim.Optimizer):
             If the closure does not return the loss, or calls `backward` where the method uses the Hessian.
         """
         parameters = self.param_groups[0]["params"]
-        with watched(self._progress) as watch:
+        with show_progress(self._progress) as on_value:
             given = inspect.signature(closure).parameters.values()
             if any(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in given):
                 if self._module is None:
                     raise InputError(
                         "a closure with an argument needs the module: give it in place of its parameters"
                     )
-                objective: Objective = _OfModule(self._module, closure, watch)
+                objective: Objective = _ModuleLoss(self._module, closure, on_value)
             else:
-                objective = _InPlace(parameters, closure, watch)
-            self.result = run(objective, self._method, options=self._options, **self._setup)
+                objective = _InPlaceLoss(parameters, closure, on_value)
+            self.result = run_method(objective, self._method, options=self._options, **self._setup)
         with torch.no_grad():
             for p, value in zip(parameters, self.result.x, strict=True):
                 p.copy_(value)
@@ -112,24 +113,24 @@ class ScipyOptimizer(torch.optim.Optimizer):
         return torch.as_tensor(self.result.fun, dtype=torch.float64)
 
 
-class _InPlace(Objective):
-    """A loss of parameters that are set in place before every evaluation."""
+class _InPlaceLoss(Objective):
+    """A loss of parameters that are overwritten before every evaluation."""
 
-    # A graph holds the parameters themselves and not what they were: one point at a time.
-    _kept = 1
+    # A graph refers to the parameters, which the next point overwrites: only one point can be kept.
+    _n_kept = 1
 
-    def __init__(self, parameters: Sequence[Tensor], closure: Callable, watch: Callable | None) -> None:
-        super().__init__(closure, tuple(p.detach() for p in parameters), watch=watch)
+    def __init__(self, parameters: Sequence[Tensor], closure: Callable, on_value: Callable | None) -> None:
+        super().__init__(closure, tuple(p.detach() for p in parameters), on_value=on_value)
         self._parameters = list(parameters)
 
-    def _point(self, vector: Array) -> list[Tensor]:
-        for p, value in zip(self._parameters, self.pack.leaves(vector), strict=True):
+    def _leaves_at(self, vector: Array) -> list[Tensor]:
+        for p, value in zip(self._parameters, self.pack.to_leaves(vector), strict=True):
             p.data.copy_(value)
             p.grad = None
         return self._parameters
 
     def _call(self, leaves: Sequence[Tensor]) -> Any:
-        # The closure may call backward, also where the method asks for no gradient.
+        # The closure may call backward even if the method uses no gradient.
         with torch.enable_grad():
             return self._fun()
 
@@ -141,36 +142,36 @@ class _InPlace(Objective):
                     "the closure calls backward, which uses up the graph that the Hessian needs; return the "
                     "loss and leave backward out"
                 )
-            point.slopes = [None if p.grad is None else p.grad.clone() for p in self._parameters]
+            point.gradients = [None if p.grad is None else p.grad.clone() for p in self._parameters]
             self.njev += 1
         return point
 
-    def _dense(self, point: Point) -> Array:
-        rows = [self._product(point, self.pack.leaves(row)) for row in np.eye(self.pack.size)]
+    def _dense_hessian(self, point: Point) -> Array:
+        rows = [self._hessian_product(point, self.pack.to_leaves(row)) for row in np.eye(self.pack.size)]
         return np.stack(rows)
 
 
-class _OfModule(Objective):
-    """A loss of a module that is called with parameters from outside, in double precision."""
+class _ModuleLoss(Objective):
+    """A loss of a module that is called with substitute parameters, in double precision."""
 
-    def __init__(self, module: nn.Module, closure: Callable, watch: Callable | None) -> None:
+    def __init__(self, module: nn.Module, closure: Callable, on_value: Callable | None) -> None:
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        super().__init__(closure, tuple(_double(p.detach()) for p in named.values()), watch=watch)
+        super().__init__(closure, tuple(_to_double(p.detach()) for p in named.values()), on_value=on_value)
         self._names = list(named)
-        held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        self._held = {name: _double(t.detach()) for name, t in held.items() if name not in named}
+        fixed = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._fixed = {name: _to_double(t.detach()) for name, t in fixed.items() if name not in named}
         self._module = module
 
     def _call(self, leaves: Sequence[Tensor]) -> Any:
-        state = {**self._held, **dict(zip(self._names, leaves, strict=True))}
+        state = {**self._fixed, **dict(zip(self._names, leaves, strict=True))}
 
         def call(*inputs: Any, **named: Any) -> Any:
-            named = {name: _double(value) for name, value in named.items()}
-            return torch.func.functional_call(self._module, state, tuple(map(_double, inputs)), named)
+            named = {name: _to_double(value) for name, value in named.items()}
+            return torch.func.functional_call(self._module, state, tuple(map(_to_double, inputs)), named)
 
         return self._fun(call)
 
 
-def _double(value: Any) -> Any:
-    """A real floating tensor in double precision; anything else as it is."""
+def _to_double(value: Any) -> Any:
+    """Convert a real floating-point tensor to double precision; return anything else as it is."""
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

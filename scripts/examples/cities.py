@@ -154,7 +154,7 @@ def descents(start: Tensor) -> dict:
     }
 
 
-def picture(results: dict, path: str) -> None:
+def picture(results: dict) -> Figure:
     """The map, and how each method got there."""
     figure = Figure(figsize=(13, 6.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -168,7 +168,7 @@ def picture(results: dict, path: str) -> None:
     left.margins(x=0.12)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     plot_convergence(results, right)
-    save(figure, path)
+    return figure
 
 
 def main(path: str | None = None) -> None:
@@ -193,7 +193,7 @@ def main(path: str | None = None) -> None:
     there = float(stress(torch.as_tensor(x)))
     print(f"classical scaling: stress {there:.9g}, distances to {rms_percent(x):.4f} % rms")
     if path is not None:
-        picture(results, path)
+        save(picture(results), path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`minimize` and `least_squares`: every method on every problem, and what a user may ask or get wrong."""
+"""`minimize`: every method on every problem, and what a user may ask or get wrong."""
 
 import contextlib
 import gc
@@ -23,6 +23,7 @@ from problems import (
     SEARCH_A_BOX,
     SHORT,
     TAKE_A_HESSIAN,
+    UNDECIDED,
     by_hand,
     entry,
     ours,
@@ -32,9 +33,10 @@ from scipy.optimize import LinearConstraint, NonlinearConstraint, OptimizeResult
 
 import ooftorch
 from ooftorch.errors import InputError
-from ooftorch.optim import methods
-from ooftorch.optim import minimizer as driver
-from ooftorch.optim.objective import Objective
+from ooftorch.optim.methods import method_names
+from ooftorch.optim.objective import Objective, Pack
+from ooftorch.optim.scipy_local import uses
+from ooftorch.optim.vector_function import VectorFunction
 
 DOUBLE = torch.float64
 CUDA = pytest.param(
@@ -56,21 +58,32 @@ def bowl(x):
 
 
 def test_every_method_of_scipy_and_no_other_is_in_the_table():
-    assert methods.names() == list(OPTIONS)
+    assert method_names() == list(OPTIONS)
     assert {m.lower() for m in scipy.optimize._minimize.MINIMIZE_METHODS} == set(LOCAL)
 
 
 def test_no_pair_of_method_and_problem_is_without_an_entry():
-    pairs = set(itertools.product(methods.names(), PROBLEMS))
+    pairs = set(itertools.product(method_names(), PROBLEMS))
     assert all(entry(*pair) is not None for pair in pairs)
-    named = {key for table in (SHORT, RUNS_AWAY, FEWER, LOOSE) for key in table if isinstance(key, tuple)}
+    named = {
+        key
+        for table in (SHORT, UNDECIDED, RUNS_AWAY, FEWER, LOOSE)
+        for key in table
+        if isinstance(key, tuple)
+    }
     assert named <= pairs
+
+
+# These spend seconds on the larger problems in SciPy's own Python.
+SLOW = {"powell", "cobyla", "cobyqa", "trust-constr", "shgo"}
 
 
 # SciPy says so of a constraint in a dict, whose Hessian it estimates, when that is linear.
 @pytest.mark.filterwarnings("ignore:delta_grad == 0.0:UserWarning")
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in OPTIONS]
+)
 def test_method_on_problem(method, name):
     problem, expected = PROBLEMS[name], entry(method, name)
     if expected.kind == "refuses":
@@ -81,22 +94,19 @@ def test_method_on_problem(method, name):
     result = ours(method, problem, expected.options)
     x = result.x.numpy()
     distance = np.abs(x - problem.solution).max()
-    assert result.fun == pytest.approx(problem.value(x), rel=1e-9, abs=1e-12)
+    assert result.fun == pytest.approx(problem.value(x), rel=1e-9, abs=1e-12 + problem.rounding(x))
     assert len(result.history) == result.nfev
     if expected.kind == "arrives":
         assert distance < 2e-3
         assert result.fun == pytest.approx(problem.minimum, abs=2e-6 if problem.smooth else 1e-3)
-    else:
+    elif expected.kind == "short":
         assert distance > 5e-3, "it arrives now: take it out of the table"
-    if method in LOCAL:
-        answer, counts = by_hand(method, problem, expected.options)
+    if expected.rival is not None:
+        answer, counts = by_hand(method, expected.rival, expected.options)
+        assert (result.nfev, result.njev, result.nhev) == counts
         assert result.success == answer.success
         assert result.message == answer.message
-        if expected.same_counts:
-            assert (result.nfev, result.njev, result.nhev) == counts
-            np.testing.assert_allclose(x, answer.x, rtol=0, atol=1e-6)
-        elif expected.kind == "arrives":
-            np.testing.assert_allclose(x, answer.x, rtol=0, atol=2e-3)
+        np.testing.assert_allclose(x, answer.x, rtol=0, atol=1e-6)
 
 
 def test_dogleg_says_why_it_stops():
@@ -116,7 +126,7 @@ def test_a_linear_function_of_a_disc_has_no_hessian_and_a_minimum():
 def test_points_that_a_trust_region_returns_to_are_not_evaluated_again():
     """A, then B and C refused, then the Hessian at A."""
     objective = Objective(rosenbrock, tensor(0.5, 0.5))
-    objective.needs(2)
+    objective.prepare(2)
     a, b, c = np.array([0.5, 0.5]), np.array([1.0, 3.0]), np.array([0.0, 2.0])
     for refused in (b, c, b + 1):
         objective.gradient(a)
@@ -171,7 +181,7 @@ def test_x_comes_back_as_it_was_given(x0, method):
 
     same(result.x)
     same(seen[0])
-    assert not any(leaf.requires_grad for leaf in driver.Pack(x0).of(result.x))
+    assert not any(leaf.requires_grad for leaf in Pack(x0).list_leaves(result.x))
     assert bowl(result.x) < 1e-3
 
 
@@ -198,10 +208,10 @@ def test_args_reach_the_function_and_the_gradient():
     def fun(x, centre, scale):
         return scale * ((x - centre) ** 2).sum()
 
-    def slope(x, centre, scale):
+    def gradient(x, centre, scale):
         return 2 * scale * (x - centre)
 
-    for jac in (None, slope):
+    for jac in (None, gradient):
         result = ooftorch.minimize(fun, tensor(0.0), (2.0, 3.0), jac=jac)
         assert result.x.item() == pytest.approx(2)
 
@@ -379,23 +389,6 @@ def test_ctrl_c_in_the_first_evaluation_gives_the_start():
     np.testing.assert_array_equal(result.x, [-1.2, 1.0])
 
 
-def test_ctrl_c_in_least_squares_gives_the_best_point_so_far():
-    calls = []
-
-    def residuals(x):
-        calls.append(1)
-        if len(calls) == 20:
-            raise KeyboardInterrupt
-        return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
-
-    result = ooftorch.least_squares(residuals, tensor(-1.2, 1.0))
-    assert result.interrupted
-    assert not result.success
-    assert result.cost == min(result.history[:, 1])
-    assert result.cost == pytest.approx(0.5 * rosenbrock(result.x).item(), rel=1e-12)
-    assert len(result.history) == result.nfev
-
-
 def test_other_exceptions_of_the_function_pass():
     def fun(x):
         raise ZeroDivisionError("mine")
@@ -427,7 +420,7 @@ def test_history_and_counts_are_true(method):
         np.testing.assert_array_equal(history, values)
     assert times[0] >= 0
     assert np.all(np.diff(times) >= 0)
-    can = methods.uses(method) if method in LOCAL else None
+    can = uses(method) if method in LOCAL else None
     if can is None or can.jac:
         assert 0 < result.njev <= result.nfev
     else:
@@ -438,7 +431,7 @@ def test_history_and_counts_are_true(method):
 
 def test_a_gradient_at_the_same_place_costs_no_second_value():
     objective = Objective(rosenbrock, tensor(1.0, 2.0))
-    objective.needs(1)
+    objective.prepare(1)
     x = np.array([0.3, 0.4])
     for _ in range(3):
         objective.value(x)
@@ -451,7 +444,7 @@ def test_a_gradient_at_the_same_place_costs_no_second_value():
 def test_what_scipy_does_to_its_arrays_does_not_reach_the_function():
     """Values are remembered by a copy of the point, not by the array, which minimisers change in place."""
     objective = Objective(rosenbrock, tensor(1.0, 2.0))
-    objective.needs(1)
+    objective.prepare(1)
     x = np.array([0.3, 0.4])
     objective.value(x)
     x += 1
@@ -487,11 +480,14 @@ def test_gradients_inside_inference_mode_are_refused_or_found():
 
 @pytest.mark.parametrize("method", ["bfgs", "newton-cg", "trust-constr"])
 def test_a_result_holds_no_graph(method):
-    gc.collect()
-    before = {id(t) for t in gc.get_objects() if type(t) is torch.Tensor}
-    result = ooftorch.minimize(rosenbrock, tensor(-1.2, 1.0), method=method, options=OPTIONS[method])
-    gc.collect()
-    left = [t for t in gc.get_objects() if type(t) is torch.Tensor and id(t) not in before]
+    gc.freeze()  # what was there before is not looked at
+    try:
+        result = ooftorch.minimize(rosenbrock, tensor(-1.2, 1.0), method=method, options=OPTIONS[method])
+        gc.collect()
+        left = [t for t in gc.get_objects() if type(t) is torch.Tensor]
+    finally:
+        gc.unfreeze()
+    assert any(t is result.x for t in left)
     assert [t for t in left if t.requires_grad] == []
     assert result.x.grad_fn is None
     assert not result.x.requires_grad
@@ -514,7 +510,7 @@ def test_options_and_bounds_are_left_as_they_were():
 def test_derivatives_are_those_written_by_hand(name):
     problem = PROBLEMS[name]
     objective = Objective(problem.torch, torch.tensor(problem.start))
-    objective.needs(2)
+    objective.prepare(2)
     rng = np.random.default_rng(3)
     for _ in range(3):
         x, direction = problem.start + 0.1 * rng.normal(size=(2, problem.start.size))
@@ -533,7 +529,7 @@ def test_the_hessian_of_several_tensors_has_all_blocks():
         "c": torch.ones(1),
     }
     objective = Objective(lambda x: (x["a"] ** 2).sum() * x["b"] + x["c"].double().sum() * x["b"] ** 3, x0)
-    objective.needs(2)
+    objective.prepare(2)
     here = objective.pack.start
     right = np.array([[6, 0, 2, 0], [0, 6, 4, 0], [2, 4, 18, 27], [0, 0, 27, 0]])
     np.testing.assert_allclose(objective.hessian(here), right)
@@ -542,8 +538,8 @@ def test_the_hessian_of_several_tensors_has_all_blocks():
 
 def test_a_constraint_has_the_hessian_of_its_weighted_sum():
     """g = (x0^2 x1, x1^3): v.g has the Hessian [[2 v0 x1, 2 v0 x0], [2 v0 x0, 6 v1 x1]]."""
-    pack = driver.Pack(tensor(2.0, 3.0))
-    vector = methods.VectorFunction(lambda x: torch.stack([x[0] ** 2 * x[1], x[1] ** 3]), pack)
+    pack = Pack(tensor(2.0, 3.0))
+    vector = VectorFunction(lambda x: torch.stack([x[0] ** 2 * x[1], x[1] ** 3]), pack)
     x, v = pack.start, np.array([0.5, -2.0])
     np.testing.assert_allclose(vector.value(x), [12, 27])
     np.testing.assert_allclose(vector.jacobian(x), [[12, 4], [0, 27]])
@@ -571,7 +567,7 @@ def test_constraints_of_a_dict_of_tensors(method):
 def test_a_gradient_of_ones_own_is_used(method):
     calls = []
 
-    def slope(x):
+    def gradient(x):
         calls.append(x)
         assert not any(leaf.requires_grad for leaf in x.values())
         return {"a": 4 * (x["a"] - 1) ** 3, "b": 2 * x["b"]}
@@ -581,94 +577,15 @@ def test_a_gradient_of_ones_own_is_used(method):
 
     x0 = {"a": tensor(1.5, 0.7), "b": tensor(1.0)}
     options = OPTIONS[method] | ({"maxiter": 200} if method == "adam" else {})
-    own = ooftorch.minimize(fun, x0, method=method, jac=slope, options=options)
+    own = ooftorch.minimize(fun, x0, method=method, jac=gradient, options=options)
     assert own.njev == len(calls)
-    both = ooftorch.minimize(lambda x: (fun(x), slope(x)), x0, method=method, jac=True, options=options)
+    both = ooftorch.minimize(lambda x: (fun(x), gradient(x)), x0, method=method, jac=True, options=options)
     found = ooftorch.minimize(
         lambda x: ((x["a"] - 1) ** 4).sum() + (x["b"] ** 2).sum(), x0, method=method, options=options
     )
     for result in (own, both):
         for key in x0:
             torch.testing.assert_close(result.x[key], found.x[key], atol=1e-6, rtol=0)
-
-
-# ------------------------------------------------------------------------------------------- least squares
-
-
-def powers(x, m=7):
-    """Residuals with the Jacobian written beside: r_i = x_0^i + x_1^2/i + i x_2 - 1."""
-    i = torch.arange(1, m + 1, dtype=DOUBLE)
-    return x[0] ** i + x[1] ** 2 / i + i * x[2] - 1
-
-
-def powers_by_hand(x, m=7):
-    i = np.arange(1, m + 1)
-    return np.column_stack([i * x[0] ** (i - 1), 2 * x[1] / i, i])
-
-
-@pytest.mark.parametrize(("m", "mode"), [(7, "jacfwd"), (3, "jacfwd"), (2, "jacrev")])
-def test_the_jacobian_is_forward_where_that_is_cheaper_and_right_both_ways(m, mode, monkeypatch):
-    used = []
-    for name in ("jacfwd", "jacrev"):
-        original = getattr(torch.func, name)
-
-        def spy(*args, name=name, original=original):
-            used.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(torch.func, name, spy)
-    vector = methods.VectorFunction(powers, driver.Pack(tensor(0.7, 0.4, -0.3)), (m,))
-    x = np.array([0.7, 0.4, -0.3])
-    np.testing.assert_allclose(vector.jacobian(x), powers_by_hand(x, m), rtol=1e-12)
-    assert used == [mode]
-
-
-@pytest.mark.parametrize("method", ["trf", "dogbox", "lm"])
-def test_least_squares_are_scipys(method):
-    start = np.array([0.5, 0.8, 0.3])
-    ours = ooftorch.least_squares(powers, torch.tensor(start), method=method)
-    hand = scipy.optimize.least_squares(
-        lambda x: powers(torch.from_numpy(x)).numpy(), start, jac=powers_by_hand, method=method
-    )
-    np.testing.assert_allclose(ours.x, hand.x, atol=1e-7)
-    np.testing.assert_allclose(ours.jac, hand.jac, atol=1e-6)
-    assert ours.cost == pytest.approx(hand.cost, abs=1e-15)
-    assert len(ours.history) == ours.nfev
-    # For lm SciPy counts in other ways.
-    if method != "lm":
-        assert (ours.nfev, ours.njev) == (hand.nfev, hand.njev)
-
-
-def test_least_squares_keep_bounds_and_structure():
-    x0 = {"slope": tensor(0.1), "level": torch.zeros((), dtype=torch.float32)}
-    t = torch.linspace(0, 1, 20, dtype=DOUBLE)
-    result = ooftorch.least_squares(
-        lambda x: (x["slope"] * t + x["level"].double() - 3 * t - 1).reshape(4, 5),
-        x0,
-        bounds=([-10, -10], [2, 10]),
-    )
-    assert list(result.x) == ["slope", "level"]
-    assert result.x["level"].dtype == torch.float32
-    assert result.x["level"].shape == ()
-    assert result.x["slope"].item() == pytest.approx(2, abs=1e-6)
-    # With the slope held at 2 the best level is the mean of 1 + t.
-    assert result.x["level"].item() == pytest.approx(1.5, abs=1e-5)
-
-
-def test_a_robust_loss_forgives_an_outlier():
-    y = tensor(1.0, 1.0, 1.0, 1.0, 101.0)
-    plain = ooftorch.least_squares(lambda x: x - y, tensor(0.0))
-    robust = ooftorch.least_squares(lambda x: x - y, tensor(0.0), loss="cauchy", f_scale=0.1)
-    assert plain.x.item() == pytest.approx(21)
-    assert robust.x.item() == pytest.approx(1, abs=1e-3)
-
-
-def test_least_squares_refuse():
-    for x0, match in ((torch.zeros(2, dtype=torch.int32), "whole numbers"), (torch.zeros(0), "no number")):
-        with pytest.raises(InputError, match=match):
-            ooftorch.least_squares(lambda x: x, x0)
-    with pytest.raises(InputError, match="expected a tensor"):
-        ooftorch.least_squares(lambda x: 1.0, tensor(1.0))
 
 
 # ------------------------------------------------------------------------------------------- torch's methods
@@ -726,7 +643,8 @@ def test_a_metric_that_is_the_hessian_needs_few_evaluations():
     without = ooftorch.minimize(problem.torch, start, method="metric-bfgs")
     assert with_it.success
     np.testing.assert_allclose(with_it.x, problem.solution, atol=1e-6)
-    assert with_it.nfev <= 3
+    # One step, and a few for the rounding of a matrix of condition 1e8.
+    assert with_it.nfev <= 6
     assert without.nfev > 5 * with_it.nfev
 
 
@@ -753,7 +671,10 @@ SOLVE = {
         slowly(rosenbrock), tensor(-1.2, 1.0), options={"maxiter": 8}, **more
     ),
     "least_squares": lambda **more: ooftorch.least_squares(
-        slowly(powers), tensor(0.5, 0.8, 0.3), max_nfev=4, **more
+        slowly(lambda x: torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])),
+        tensor(-1.2, 1.0),
+        max_nfev=4,
+        **more,
     ),
 }
 

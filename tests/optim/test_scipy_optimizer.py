@@ -9,11 +9,11 @@ from torch import nn
 import ooftorch
 from ooftorch import ScipyOptimizer
 from ooftorch.errors import InputError
-from ooftorch.optim import methods
+from ooftorch.optim.scipy_local import local_methods
 
 DOUBLE = torch.float64
 HESSIAN = ["newton-cg", "dogleg", "trust-ncg", "trust-exact", "trust-krylov", "trust-constr"]
-METHODS = [*methods.local(), "adam", "lbfgs", "metric-bfgs"]
+METHODS = [*local_methods(), "adam", "lbfgs", "metric-bfgs"]
 # A strict end for all, so that they may be compared; SciPy names the same thing in many ways.
 STRICT = {
     "nelder-mead": {"xatol": 1e-6, "fatol": 1e-10, "maxiter": 2000, "maxfev": 2000},
@@ -174,8 +174,8 @@ def test_a_second_step_begins_where_the_first_ended():
 # ------------------------------------------------------------------------------------- precision and devices
 
 
-def slope(module):
-    """Largest slope of the loss at a module's parameters, in doubles."""
+def largest_gradient(module):
+    """Largest component of the gradient of the loss at a module's parameters, in doubles."""
     exact = regression()
     exact.load_state_dict({k: v.double() for k, v in module.state_dict().items()})
     closure_of(exact, "plain", *(t.double() for t in cloud(torch.float32)))().backward()
@@ -183,7 +183,7 @@ def slope(module):
 
 
 def test_a_module_in_single_precision_is_minimised_in_double():
-    """To a slope far below what the plain closure can reach; parameters keep their precision."""
+    """To a gradient far below what the plain closure can reach; parameters keep their precision."""
     tight = {"gtol": 1e-8}
     module, optimiser, value = optimise("with the module", "bfgs", torch.float32, options=tight)
     assert optimiser.result.x[0].dtype == DOUBLE
@@ -191,14 +191,14 @@ def test_a_module_in_single_precision_is_minimised_in_double():
     assert abs(optimiser.result.jac).max() < 1e-8
     exact = regression()
     exact.load_state_dict(dict(zip(("weight", "bias"), optimiser.result.x, strict=True)))
-    assert slope(exact) < 2e-8
+    assert largest_gradient(exact) < 2e-8
     assert value.dtype == DOUBLE
     assert module.weight.dtype == torch.float32
-    assert slope(module) < 1e-7
+    assert largest_gradient(module) < 1e-7
     # The plain closure works in single precision and ends at its rounding.
     _, plain, _ = optimise("plain", "bfgs", torch.float32, options=tight)
     assert not plain.result.success
-    assert abs(plain.result.jac).max() > 1e-6
+    assert abs(plain.result.jac).max() > 10 * tight["gtol"]
     assert plain.result.x[0].dtype == torch.float32
 
 

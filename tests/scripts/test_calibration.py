@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from figures import points
 from scipy import stats
 
 from ooftorch.optics.illumination.gaussian import find_width
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +75,25 @@ def test_nuisances_are_drawn_from_the_priors_of_the_fit(calibration):
     assert all(v["dx_0"] == v["dz"] == v["rho"] == 0 for v in draws)
 
 
-def test_section_and_picture(calibration, found, tmp_path):
+def test_section(calibration, found):
     text = calibration.section(json.loads(json.dumps(found)))
     assert "The control, maps whose file claims half of their noise, fails the same check" in text
     assert text.count("\n| ") == 2 + len(found["cases"])
-    calibration.picture(found, tmp_path / "calibration.png")
-    assert (tmp_path / "calibration.png").stat().st_size > 10_000
+
+
+def test_the_picture_has_every_ratio_with_its_error(calibration, found):
+    panels = calibration.picture(found).axes
+    # The errors as they are, and the control.
+    for axes, case in zip(panels, found["cases"][:2], strict=True):
+        assert axes.get_title() == f"{case['case']}: {case['fits']} fits"
+        (bars,) = axes.containers
+        k, ratios = points(bars.lines[0])
+        assert list(k) == list(range(1, 21))
+        assert list(ratios) == list(case["ratios"].values())
+        (segments,) = (lines.get_segments() for lines in bars.lines[2])
+        lengths = np.array([high - low for (_, low), (_, high) in segments])
+        assert lengths == pytest.approx(2 * ratios * case["ratio_error"])
+        # The band of what is allowed.
+        (band,) = axes.patches
+        assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.95, 1.05))
+    assert panels[0].get_ylabel() == "scatter over error bar"

@@ -5,8 +5,11 @@ import copy
 import capture
 import numpy as np
 import pytest
+from figures import points, shown
 
 import ooftorch
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,18 @@ def test_the_interval_holds_a_standard_error_of_draws():
     assert 0.98 < low < high <= 1.0
 
 
-def test_it_draws(found, tmp_path):
-    capture.picture(found, tmp_path / "capture.png")
-    assert (tmp_path / "capture.png").stat().st_size > 5000
+def test_the_picture_has_the_fractions_over_the_rms(found):
+    (axes,) = capture.picture(found).axes
+    bars = [c.get_segments() for c in axes.collections]
+    for (name, label), segments in zip(capture.NAMES.items(), bars, strict=True):
+        x, y = shown(axes, label)
+        assert list(x) == [2.0, 3.0]
+        assert list(y) == [row[name]["found"] / 6 for row in found["rows"]]
+        for rms, fraction, ((x_low, low), (x_high, high)) in zip(x, y, segments, strict=True):
+            assert x_low == x_high == rms
+            assert low <= fraction <= high
+            assert high - low > 0.1
+    targets = [points(line) for line in axes.lines if line.get_marker() == "_"]
+    assert {float(x[0]): float(y[0]) for x, y in targets} == capture.TARGETS
+    assert "rms" in axes.get_xlabel()
+    assert axes.get_ylabel().startswith("found")

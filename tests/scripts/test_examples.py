@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from figures import shown
 from places import ROOT
 
 from ooftorch import minimize
@@ -151,6 +152,7 @@ def six(retrieval):
     return observation, problem, retrieval.six(problem)
 
 
+@pytest.mark.slow
 def test_six_methods_retrieve_one_phase(retrieval, six):
     observation, problem, results = six
     assert len(results) == 6
@@ -170,6 +172,7 @@ def test_six_methods_retrieve_one_phase(retrieval, six):
     assert chi2 / n == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_gradient_in_closed_form_takes_the_same_path(retrieval, six):
     _, problem, results = six
     by_hand, by_torch = retrieval.by_hand(problem), results["BFGS"]
@@ -192,6 +195,19 @@ def test_a_script_prints_and_draws_only_when_asked(name, tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_cities_are_drawn(cities, tmp_path):
-    cities.picture({"BFGS": minimize(cities.stress, cities.random_start(0))}, str(tmp_path / "cities.png"))
-    assert (tmp_path / "cities.png").read_bytes().startswith(b"\x89PNG")
+def test_cities_are_drawn_where_they_were_found(cities):
+    result = minimize(cities.stress, cities.random_start(0))
+    left, right = cities.picture({"BFGS": result}).axes
+    true, found = (
+        np.stack(shown(left, label)) for label in ("azimuthal equidistant map", "from the distances")
+    )
+    # Kilometres, north up: Lisbon in the south-west, Helsinki in the north-east.
+    assert true == pytest.approx(cities.UNIT * cities.plane().T)
+    assert np.abs(found - true).max() < 30
+    names = [text.get_text() for text in left.texts]
+    assert names == list(cities.CITIES)
+    lisbon, helsinki = (found[:, names.index(name)] for name in ("Lisbon", "Helsinki"))
+    assert (lisbon < helsinki).all()
+    assert left.get_aspect() == 1
+    (line,) = right.lines
+    assert len(line.get_xdata()) == result.nfev

@@ -3,6 +3,9 @@
 import glitches
 import numpy as np
 import pytest
+from figures import points, shown
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +47,25 @@ def test_the_loss_is_that_of_many_fits_of_a_mean(found):
     assert abs(found["loss_expected"] - np.sqrt(2)) > 0.1
 
 
-def test_its_words_and_its_picture(found, tmp_path):
+def test_its_words(found):
     assert "Met" in glitches.section(found)
     worse = {**found, "rows": [dict(r) for r in found["rows"]]}
     worse["rows"][1]["cauchy"] = {**found["rows"][1]["cauchy"], "ratio": 1.31}
     assert "Missed" in glitches.section(worse)
-    glitches.picture(found, tmp_path / "glitches.png")
-    assert (tmp_path / "glitches.png").stat().st_size > 5000
+
+
+def test_its_picture_has_every_error_over_the_percentage(found):
+    (axes,) = glitches.picture(found).axes
+    dashes = [points(line) for line in axes.lines if line.get_marker() == "_"]
+    for name in glitches.LIKELIHOODS:
+        x, y = shown(axes, f"{name.capitalize()}, mean")
+        assert list(x) == [0, 5]
+        assert list(y) == [row[name]["mean"] for row in found["rows"]]
+        for percent, row in zip(x, found["rows"], strict=True):
+            # Every surface, beside the mean.
+            assert any(list(e) == row[name]["errors"] and abs(a - percent).max() < 0.2 for a, e in dashes)
+    _, target = shown(axes, f"{glitches.TARGET:g} x Cauchy at 0 %")
+    assert target == pytest.approx(1.3 * found["rows"][0]["cauchy"]["mean"])
+    assert axes.get_yscale() == "log"
+    assert "(%)" in axes.get_xlabel()
+    assert "(rad rms)" in axes.get_ylabel()

@@ -4,6 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from figures import shown
+from matplotlib.colors import to_hex
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +87,30 @@ def test_maps_with_and_without_noise_have_the_same_errors(mismatch):
         assert b.sigma == pytest.approx(peak / mismatch.SNR)
 
 
-def test_section_and_picture(mismatch, found, tmp_path):
+def test_section(mismatch, found):
     stored = json.loads(json.dumps(found))
     text = mismatch.section(stored)
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == len(found["cases"])
     assert rows[0].startswith("| all defocuses scaled | 10 % |")
     assert "legs half as wide" not in text, "a lesson without its case"
-    mismatch.picture(stored, tmp_path / "mismatch.png")
-    assert (tmp_path / "mismatch.png").stat().st_size > 10_000
+
+
+def test_the_picture_has_a_bar_for_every_case(mismatch, found):
+    (axes,) = mismatch.picture(found).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    bars = dict(zip(names, axes.patches, strict=True))
+    assert len(bars) == len(found["cases"])
+    claimed, _ = shown(axes, "error bar of the fit")
+    graver = {"good": "C0", "usable with care": "C1", "do not apply": "C3"}
+    for case, claim in zip(found["cases"], claimed[::-1], strict=True):
+        bar = bars[mismatch.named(case)]
+        assert bar.get_width() == pytest.approx(case["error_um"])
+        assert bar.get_width() < axes.get_xlim()[1]
+        (verdict,) = case["verdicts"]  # one surface each in the short form
+        assert to_hex(bar.get_facecolor()) == to_hex(graver[verdict])
+        # Microns of half the path, where the fit claims radians of phase.
+        assert claim == pytest.approx(case["claimed_rad"] * 1e6 * mismatch.WAVELENGTH / (4 * np.pi))
+    first = found["cases"][0]
+    assert axes.get_ylim()[0] < bars[mismatch.named(first)].get_y() < axes.get_ylim()[1]
+    assert "half-path rms" in axes.get_xlabel()
