@@ -243,6 +243,7 @@ def way_down(ladder, layout, rows, starts):
 JUDGES = pytest.mark.parametrize("judge", [Gaussian(), Cauchy()], ids=["gaussian", "cauchy"])
 
 
+@pytest.mark.slow
 @JUDGES
 def test_the_ladder_leads_to_the_minimum_of_the_exact_model(judge):
     ladder, layout, start = problem(judge)
