@@ -1,9 +1,9 @@
 """Stored observations are what their scripts make, the one in text maps is fitted, and the notebooks run."""
 
 import json
-import subprocess
-import sys
 
+import make_data
+import make_srt
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -15,9 +15,8 @@ SRT = ROOT / "tests" / "data" / "srt_simulated"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.slow
 def test_the_example_is_made_by_its_script(tmp_path):
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_data.py"), str(tmp_path)], check=True)
+    make_data.main(tmp_path)
     made = sorted(path.name for path in tmp_path.iterdir())
     assert made == ["gbt_3mm.fits", "gbt_3mm_truth.json"]
     truth, kept = ((folder / made[1]).read_bytes() for folder in (tmp_path, ROOT / "data"))
@@ -46,9 +45,8 @@ def assert_same_but_for_rounding(ours, theirs, unit):
     assert moved.sum() <= 2
 
 
-@pytest.mark.slow
 def test_the_text_maps_are_made_by_their_script(tmp_path):
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_srt.py"), str(tmp_path)], check=True)
+    make_srt.main(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in SRT.iterdir())
     for path in tmp_path.iterdir():
         if path.stem not in ("IN", "OUT1", "OUT2"):

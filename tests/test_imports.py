@@ -109,6 +109,7 @@ def test_the_reference_shares_no_code():
     assert not any(name.startswith("ooftorch") for path in modules()["reference"] for name in imports(path))
 
 
+@pytest.mark.slow
 def test_the_numerics_import_without_astropy_and_matplotlib():
     """In an environment that has only NumPy, SciPy and torch: the others are made impossible to import."""
     block = "import sys; sys.modules.update(dict.fromkeys(['astropy', 'matplotlib', 'click', 'tqdm'])); "

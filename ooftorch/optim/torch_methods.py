@@ -53,7 +53,7 @@ def _run_optimizer(
         converged = bool(np.max(np.abs(gradient)) < gtol)
         if callback is not None:
             callback(OptimizeResult(x=here, fun=value))
-    message = "the largest slope is below gtol" if converged else "the steps allowed are used up"
+    message = "the gradient is below gtol" if converged else "the step limit is reached"
     return OptimizeResult(
         x=here,
         fun=value,

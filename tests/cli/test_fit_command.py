@@ -264,6 +264,7 @@ def test_every_option_reaches_the_fit(folder, quick):
     assert {k: given[k] for k in defaults} == defaults
 
 
+@pytest.mark.slow
 def test_a_fit_as_the_user_runs_it(folder):
     before = tree(folder)
     ran = python(folder, "-m", "ooftorch", "fit", "obs.fits", "--order", "1", "--out", "there")
@@ -779,6 +780,7 @@ def test_the_files_that_are_spoiled_are_good_before(folder):
     assert run(folder, "telescopes", telescope_toml("2.8", "2.8")(folder)).status == 0
 
 
+@pytest.mark.slow
 def test_a_bad_input_as_the_user_meets_it(folder):
     """In a process of its own, where warnings would be seen and no test catches a traceback."""
     name = OBSERVATIONS["truncated FITS: data"][0](folder)
@@ -924,6 +926,7 @@ def test_a_bar_while_a_person_is_watching(folder, quick, written, monkeypatch):
     assert run(folder, "fit", "obs.fits", "--json", stderr=Terminal()).err == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_stop_the_fit(tmp_path):
     """`ooftorch fit ... | head -1`: the results are written all the same."""
     command = f"{sys.executable} -m ooftorch fit {EXAMPLE} --order 1 --out out | true"
@@ -931,6 +934,7 @@ def test_a_reader_that_leaves_does_not_stop_the_fit(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRODUCTS)
 
 
+@pytest.mark.slow
 def test_the_command_works_beside_a_folder_of_its_own_name(tmp_path):
     """As from the folder that holds a clone, where `ooftorch` is the clone and not the package."""
     scripts = tmp_path / "ooftorch" / "scripts"

@@ -17,6 +17,7 @@ def simulate(folder, *options, out="sim.fits"):
     return run(folder, "simulate", out, *ALMA, *options)
 
 
+@pytest.mark.slow
 def test_a_file_that_marks_its_own_fit(tmp_path):
     ran = simulate(tmp_path, "--order", 3, "--rms", 0.5, "--dz-mm", "-4,0,4", "--snr", 300, "--seed", 1)
     assert (ran.status, ran.err) == (0, "")
@@ -62,6 +63,7 @@ def test_parts_of_a_surface_add_up(tmp_path):
     assert (truth.axis[x], truth.axis[y]) == pytest.approx((2, -1), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_fitted_surface_can_be_observed_again(tmp_path):
     simulate(tmp_path, "--rms", 0.4, "--order", 3, "--snr", 500)
     run(tmp_path, "fit", "sim.fits", "--order", 3, "--out", "fit")

@@ -15,6 +15,7 @@ def case(**kwargs):
     return observation, ooftorch.fit(observation, order=2, n=96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", [True, False])
 def test_scatter_of_refits_is_the_error_bar(errors):
     observation, result = case(errors=errors)

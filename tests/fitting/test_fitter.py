@@ -64,6 +64,7 @@ def test_two_radians_rms_are_recovered(seed):
     assert phase_error(result, z) < 0.05
 
 
+@pytest.mark.slow
 def test_error_bars_hold():
     """Pulls of many fits scatter by one; with the errors halved on purpose the same check fails."""
 
@@ -350,6 +351,7 @@ def test_the_median_filter_keeps_the_beam_and_loses_glitches():
     assert not found[::7].any()
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_sardinia_telescope():
     """Dominated by y coma; both mirrors find the one optimum (plain BFGS from zero misses it on one)."""

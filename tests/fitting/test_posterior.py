@@ -88,6 +88,7 @@ def test_information_is_the_hessian_where_the_model_is_exact():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", [Gaussian(), Cauchy()])
 def test_information_is_the_mean_hessian(likelihood):
     """Over data drawn from the model, the Hessian averages to the information, that of the noise included."""

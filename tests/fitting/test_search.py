@@ -49,6 +49,7 @@ def descend(levels, layout, rows, starts):
 LIKELIHOODS = pytest.mark.parametrize("likelihood", [Gaussian(), Cauchy()], ids=["gaussian", "cauchy"])
 
 
+@pytest.mark.slow
 @LIKELIHOODS
 def test_the_levels_lead_to_the_minimum_of_the_exact_model(likelihood):
     levels, layout, start = problem(likelihood)

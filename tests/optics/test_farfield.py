@@ -457,6 +457,7 @@ def test_uniform_disc_gives_the_airy_pattern():
     assert float(field.sum()) * pitch**2 == pytest.approx(math.pi * dish.radius**2, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ny", "nx", "nv", "nu"), [(30, 20, 25, 25), (20, 20, 10, 25), (20, 20, 25, 10)])
 def test_the_matrix_way_costs_what_it_says(ny, nx, nv, nu):
     v, u = (a.ravel() * 1e-5 for a in np.meshgrid(np.arange(nv), np.arange(nu) * 1.1, indexing="ij"))

@@ -154,6 +154,7 @@ def test_contours_follow_the_phase():
     assert np.ptp(points[:, 1]) > 15
 
 
+@pytest.mark.slow
 def test_a_perfect_dish_and_an_awful_one_can_be_drawn():
     for scale in (0.0, 1e-4, 50.0):
         a = dish(lambda x, y, s=scale: s * x / RADIUS)
@@ -474,6 +475,7 @@ def test_what_cannot_be_drawn_is_refused(result, said):
 # -------------------------------------------------------------------------------------------- files
 
 
+@pytest.mark.slow
 def test_a_picture_is_saved_in_the_format_of_its_suffix(tmp_path):
     figure = plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x, n=11)))
     for name, start in (("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml"), ("a", b"\x89PNG")):
