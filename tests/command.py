@@ -12,6 +12,10 @@ import pytest
 
 from ooftorch.cli.command import main
 
+PRODUCTS = {"summary.json", "fit.fits", "aperture.png", "beams.png"}
+TRUTH = {"z1": 0.4, "z2": -0.3, "z3": 0.5, "z4": -0.2, "z5": 0.3}
+"""The surface of the observation that the tests of the commands share."""
+
 
 class Ran(NamedTuple):
     status: int

@@ -128,6 +128,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_stored_fit_is_read_reported_and_drawn_without_torch(tmp_path):
     """And so are observations and telescopes: torch is made impossible to import."""
     code = """if True:

@@ -106,7 +106,7 @@ _CHECKS = (
     _Check(
         _CARE,
         lambda f: not f.robust and f.outlying > 3,
-        "A few samples of the map at dz {outlying_dz} are far off the rest, and pull at the fit: try "
+        "The map at dz {outlying_dz} has outliers, which bias a fit with this likelihood: try "
         "--likelihood cauchy.",
     ),
     _Check(

@@ -102,10 +102,10 @@ def describe_telescope(telescope: Telescope) -> str:
     taper = "" if illumination.taper_db is None else f", edge taper {illumination.taper_db:g} dB"
     stop = "" if illumination.radius is None else f", cold stop {illumination.radius:g} m"
     focal = "unknown" if telescope.focal_length is None else f"{telescope.focal_length:g} m"
-    measured = "nobody says where"
+    simulated = "no usual frequency"
     if telescope.frequency is not None:
         dz = telescope.usual_defocus(telescope.usual_wavelength())
-        measured = f"{1e-9 * telescope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, unless told otherwise"
+        simulated = f"{1e-9 * telescope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, by default"
     return "\n".join(
         [
             f"{telescope.name}: {telescope.description}",
@@ -116,7 +116,7 @@ def describe_telescope(telescope: Telescope) -> str:
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
             f"  illumination   {illumination.model}{taper}{stop}",
             f"  focus          1 mm changes the path by {np.ptp(path) * 1e6:.0f} um across the dish",
-            f"  simulated at   {measured}",
+            f"  simulated at   {simulated}",
         ]
     )
 

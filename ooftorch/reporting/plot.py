@@ -1,8 +1,8 @@
-"""Pictures: the aperture of a fit, the beams with what the model makes of them, and how minimisers converge.
+"""Pictures of a fit (aperture; data, model and residual of the maps) and of the convergence of minimisers.
 
-The only module that needs matplotlib. Figures are built without pyplot: nothing global changes, and no
-display is needed. What is drawn of a fit comes from its `FitResult`, so one read back from its file draws the
-same.
+The only module that needs matplotlib. Figures are built without pyplot: no global state changes, and no
+display is needed. A fit is drawn from its `FitResult` alone, so that one read from its file gives the same
+pictures.
 """
 
 import math
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
 
-# Both are safe for colour-blind eyes. Of the signed one white is zero and red positive.
+# Colour maps that do not rely on red against green. In the signed one white is zero and red positive.
 _SIGNED, _POWER = "RdBu_r", "viridis"
-_GREY = "0.7"  # where there is nothing: blocked, or never observed
+_GREY = "0.7"  # blocked, or not observed
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 
 
@@ -213,9 +213,9 @@ def plot_beams(result: "FitResult") -> Figure:
 
 
 def _beam_axes(n_maps: int, height_over_width: float) -> tuple[Figure, list[list[Axes]], list[list[Axes]]]:
-    """Return a figure, its panels (n_maps rows of data, model, residual) and colour bars (n_maps rows of 2).
+    """Return a figure, its panels (a row of data, model and residual per map) and colour bars (two per row).
 
-    All panels share their axes; numbers stand at the left and at the bottom only.
+    Lengths are in inches. All panels share their axes, with numbers at the left and at the bottom only.
     """
     width, gap, bar_gap = 3.45, 0.32, 0.12
     height = width * height_over_width
@@ -224,22 +224,23 @@ def _beam_axes(n_maps: int, height_over_width: float) -> tuple[Figure, list[list
     top, bottom, between = 0.75, 0.6, 0.4
     total = top + bottom + n_maps * height + (n_maps - 1) * between
     figure = Figure(figsize=(bar_lefts[1] + 1.0, total))
-    panels: list[list[Axes]] = []
-    bars = []
+    panels, bars = [], []
+    first: Axes | None = None
     for i in range(n_maps):
         y = total - top - height - i * (height + between)
-        row: list[Axes] = []
+        row = []
         for x in lefts:
-            first = panels[0][0] if panels else row[0] if row else None
-            row.append(_add_axes(figure, x, y, width, height, sharex=first, sharey=first))
-            row[-1].tick_params(labelleft=x == lefts[0], labelbottom=i == n_maps - 1)
+            ax = _add_axes(figure, x, y, width, height, sharex=first, sharey=first)
+            ax.tick_params(labelleft=x == lefts[0], labelbottom=i == n_maps - 1)
+            row.append(ax)
+            first = first or ax
         panels.append(row)
         bars.append([_add_axes(figure, x, y, 0.16, height) for x in bar_lefts])
     return figure, panels, bars
 
 
 def _height_over_width(maps: "Sequence[MapFit]") -> float:
-    """Shape of the panels: that of the sky that the maps cover, but neither very flat nor very tall."""
+    """Return the shape of the panels: that of the area the maps cover, within 0.5 and 1.5."""
     x, y = (np.concatenate([getattr(m, name) for m in maps]) for name in "xy")
     width, height = (float(np.nanmax(v) - np.nanmin(v)) for v in (x, y))
     return min(max(height / width, 0.5), 1.5) if width > 0 else 1.0
@@ -274,14 +275,14 @@ def _sky(ax: Axes, m: "MapFit", values: np.ndarray, angle: float, cmap: str, nor
 
 
 def _decades(knee: float, low: float, high: float) -> list[float]:
-    """Ticks of an asinh stretch: zero, and the powers of ten that are clear of it."""
+    """Return the ticks of an asinh stretch: zero, and the powers of ten in its logarithmic part."""
     first, last = math.log10(2 * knee), math.log10(max(high, -low))
     powers = [10.0**k for k in range(math.ceil(first), math.floor(last) + 1)]
     return [0.0, *(t for power in powers for t in (-power, power) if low <= t <= high)]
 
 
 class _Grid(NamedTuple):
-    """A raster: its coordinates, rising, and where in it each sample belongs."""
+    """A raster: its coordinates, increasing, and the column and row of each sample."""
 
     x: np.ndarray
     y: np.ndarray
@@ -290,7 +291,7 @@ class _Grid(NamedTuple):
 
 
 def _grid(x: np.ndarray, y: np.ndarray) -> _Grid | None:
-    """Recognise a raster, in any order of its samples and with some left out; None for anything else."""
+    """Return the raster of the samples, whatever their order and with some missing; None if there is none."""
     xs, column = _steps(x)
     ys, row = _steps(y)
     cells = len(xs) * len(ys)
@@ -301,7 +302,7 @@ def _grid(x: np.ndarray, y: np.ndarray) -> _Grid | None:
 
 
 def _steps(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, rising, and the number of each sample's: the same within a twentieth of a pixel."""
+    """Return the distinct values, increasing, and the index of each sample; 0.05 pixels apart is the same."""
     order = np.argsort(v)
     tolerance = 0.05 * np.ptp(v) / math.sqrt(len(v))
     number = np.empty(len(v), dtype=np.int64)
@@ -357,7 +358,7 @@ def plot_convergence(
         ax = Figure(figsize=(7.5, 5.0), layout="constrained").subplots()
     for name, values in best.items():
         ax.step(np.arange(1, len(values) + 1), values - lowest, where="post", label=name)
-    # Zeros are below the picture.
+    # The lowest value itself is zero: its line ends at the lower edge.
     ax.set_yscale("log", nonpositive="clip")
     lengths = [len(values) for values in best.values()]
     if max(lengths) >= 10 * min(lengths):
@@ -391,14 +392,14 @@ def _title(result: "FitResult") -> str:
 
 
 def _extent(axis: np.ndarray) -> tuple[float, float, float, float]:
-    """Outer edges of the first and last pixels, whose centres `axis` holds."""
+    """Return the outer edges (left, right, bottom, top) of a square image with pixel centres `axis`."""
     half = 0.5 * (axis[1] - axis[0])
     low, high = axis[0] - half, axis[-1] + half
     return low, high, low, high
 
 
 def _round_up(value: float) -> float:
-    """The next number of one or two digits that reads well; 1 for zero."""
+    """Round up to one of `_ROUND` times a power of ten; 1 for zero."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -135,7 +135,7 @@ def _main_numbers(result: "FitResult") -> list[str]:
         _line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
         _line(
             "Ruze efficiency",
-            f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about what is left of the gain",
+            f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
         ),
         *_pointing(result),
     ]

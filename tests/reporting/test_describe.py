@@ -161,7 +161,7 @@ def test_every_telescope_can_be_described(name):
 def test_what_a_simulation_takes():
     assert "43.1 GHz, 35 mm out of focus" in describe_telescope(telescopes.load("gbt"))
     own = replace(telescopes.load("gbt"), frequency=None)
-    assert "simulated at   nobody says where" in describe_telescope(own)
+    assert "simulated at   no usual frequency" in describe_telescope(own)
 
 
 def test_focus_of_two_mirrors():
