@@ -84,7 +84,7 @@ class Setup:
         self.clean = self._block(self.simulator(ooftorch.Noise()).observe())
         self.maps = [MapGeometry(m.dz, m.x, m.y) for m in self.clean.maps]
         model = BeamModel(telescopes.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
-        layout = model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
+        layout = model.layout.with_added(Parameter("noise", "errors", 1.0, log=True)).with_free(FREE)
         self.model, self.layout = model.with_layout(layout), layout
         power = torch.as_tensor(np.concatenate([m.power for m in self.clean.maps]))
         samples = Samples(power, torch.ones_like(power), torch.ones_like(power, dtype=torch.bool))

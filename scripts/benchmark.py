@@ -196,7 +196,7 @@ def declare(order: int) -> Layout:
     """The package's parameters for this problem, and the noise, which is known."""
     lamp = illumination.choose("gaussian")
     instrument = Instrument(SCOPE, WAVELENGTH, Receiver(), lamp, ZernikeBasis(order), len(DZ), 1.0)
-    return declare_layout(instrument).added(Parameter("noise", "errors", 1.0, log=True))
+    return declare_layout(instrument).with_added(Parameter("noise", "errors", 1.0, log=True))
 
 
 def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Resolutions:
@@ -230,7 +230,7 @@ class Ours:
     def __init__(self, problem: Problem, device: str = "cpu") -> None:
         self.problem, oo = problem, OO(device)
 
-        layout = declare(problem.order).freed(["x0", "y0"]).fixed({"offset": 0.0, "sigma": SIGMA})
+        layout = declare(problem.order).with_free(["x0", "y0"]).with_fixed({"offset": 0.0, "sigma": SIGMA})
         without = (replace(p, prior=None) for p in layout.parameters)
         self.layout = replace(layout, parameters=tuple(without), ties=())
         self.levels = build(problem, oo(problem.data.reshape(1, -1)), self.layout, oo)
@@ -525,7 +525,7 @@ def solvephase(side: int, modes: int = 44) -> dict | None:
     data = problem.data.reshape(3, side, side)
     # Theirs takes the illumination as known: so does ours here, at the truth.
     x0, y0 = problem.truth[problem.n_z : problem.n_z + 2]
-    layout = replace(declare(order).fixed({"sigma": SIGMA, "x0": x0, "y0": y0}), ties=())
+    layout = replace(declare(order).with_fixed({"sigma": SIGMA, "x0": x0, "y0": y0}), ties=())
     oo = OO("cpu")
     levels = build(problem, oo(data.reshape(1, -1)), layout, oo)
     model, start = levels.exact.model, oo(layout.coordinates())[None]

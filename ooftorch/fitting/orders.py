@@ -86,7 +86,7 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
 
 def _up_to_order(layout: Layout, basis: SurfaceBasis, order: int) -> Layout:
     """Layout in which the surface above an order is held."""
-    return layout.held(name for name, n in zip(basis.names, basis.orders, strict=True) if n > order)
+    return layout.with_held(name for name, n in zip(basis.names, basis.orders, strict=True) if n > order)
 
 
 def evaluate(

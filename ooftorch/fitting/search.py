@@ -59,7 +59,7 @@ def approach(
     """
     n_eval = torch.zeros_like(rows)
     if layout["noise"].free:
-        held = layout.held(["noise"])
+        held = layout.with_held(["noise"])
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
         end = _descend(levels, levels.search, held, rows, start, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, end.coordinates), end.n_eval

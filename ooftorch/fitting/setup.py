@@ -107,8 +107,8 @@ def set_up(
     oo = OO(options.device)
 
     instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
-    layout = declare_layout(instrument).added(declare_noise(errors_known, likelihood, peak))
-    layout = layout.freed(options.free).fixed(options.fixed or {})
+    layout = declare_layout(instrument).with_added(declare_noise(errors_known, likelihood, peak))
+    layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
     n = options.n

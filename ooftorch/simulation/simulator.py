@@ -340,7 +340,7 @@ class Simulator:
         x, y = x[lit], y[lit]
         radius = self.telescope.radius
         at = (torch.as_tensor(a / radius) for a in (x, y))
-        lighting = {p.name: torch.tensor(values[p.name]) for p in model.lighting.parameters}
+        lighting = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
         illumination = model.instrument.illumination
         amplitude = illumination.amplitude(*at, model.pixels.pitch / radius, **lighting).numpy()
         z = np.array([values[zernike.name(k)] for k in range(zernike.n_terms(model.order))])
