@@ -213,11 +213,11 @@ def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Reso
     )
 
 
-def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.End:
+def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.Minima:
     """The package's search from one start for each row of data."""
     rows = torch.arange(len(start), device=start.device)
-    ends, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
-    return search.finish(levels, layout, rows, ends, numbers, lambda *_: None)
+    minima, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
+    return search.finish(levels, layout, rows, minima, numbers, lambda *_: None)
 
 
 class Ours:

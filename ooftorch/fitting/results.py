@@ -1,4 +1,4 @@
-"""From the end of a fit to a `FitResult`."""
+"""Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
 
@@ -16,25 +16,30 @@ from ooftorch.result import Aperture, Estimate, FitResult, MapFit
 
 __all__ = ["build_result"]
 
-# Distance to the minimum, in standard deviations, at which the end counts as converged.
+# Distance to the minimum, in standard deviations, below which a fit counts as converged.
 _CONVERGED = 0.01
 
 
 def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -> FitResult:
-    """Everything about the fit of one observation.
+    """Assemble the result of the fit of one observation.
 
     Parameters
     ----------
     setup : Setup
     row : int
-        Which of its observations.
+        Number of the observation in the setup.
     fitted : Fitted
+        The minimum, and the fits of all orders.
     seconds : float
         Wall time.
+
+    Returns
+    -------
+    FitResult
     """
     levels, layout, observation = setup.levels, setup.layout, setup.observations[row]
     model, u = levels.exact.model, fitted.coordinates
-    samples = levels.exact.samples.of(row)
+    samples = levels.exact.samples.select_observations(row)
     posterior = Posterior(model, layout, samples, levels.likelihood, levels.noise, u)
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
@@ -106,7 +111,7 @@ def _estimate_parameters(layout: Layout, u: np.ndarray, covariance: np.ndarray) 
 
 
 def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
-    """Field on the model's own raster, piston and tilt removed."""
+    """Aperture field on the raster of the model, piston and tilt removed from the phase."""
     basis, pixels = model.instrument.basis, model.pixels
     flat = u.clone()
     for name in (basis.piston, basis.x_tilt, basis.y_tilt):

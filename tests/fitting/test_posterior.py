@@ -272,7 +272,9 @@ def test_each_member_has_its_own_data(likelihood):
     value, gradient = posterior.value_and_gradient(x)
     assert_same((value, gradient), by_autograd(posterior, x))
     for i in range(b):
-        alone = replace(posterior, samples=posterior.samples.of(i), anchor=posterior.anchor[i])
+        alone = replace(
+            posterior, samples=posterior.samples.select_observations(i), anchor=posterior.anchor[i]
+        )
         assert_same((value[i], gradient[i]), alone.value_and_gradient(x[i]))
         torch.testing.assert_close(posterior.metric(x)[i], alone.metric(x[i]), rtol=1e-9, atol=1e-6)
         torch.testing.assert_close(posterior.information(x)[i], alone.information(x[i]), rtol=1e-9, atol=1e-6)
