@@ -65,24 +65,24 @@ class Movable:
     def move(self, change: Callable[[Tensor], Tensor]) -> None:
         """Apply `change`, as `torch.nn.Module._apply` has it, to every tensor held, directly or below."""
         for name, value in vars(self).items():
-            setattr(self, name, _moved(value, change))
+            setattr(self, name, _move_value(value, change))
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor held, directly or below."""
-        yield from _tensors(list(vars(self).values()))
+        yield from _find_tensors(list(vars(self).values()))
 
 
-def _tensors(values: list[Any]) -> Iterator[Tensor]:
+def _find_tensors(values: list[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, Movable):
             yield from value.tensors()
         elif isinstance(value, list):
-            yield from _tensors(value)
+            yield from _find_tensors(value)
 
 
-def _moved(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _move_value(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         if value.is_complex():
             return torch.view_as_complex(change(torch.view_as_real(value)))
@@ -90,5 +90,5 @@ def _moved(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Movable):
         value.move(change)
     elif isinstance(value, list):
-        return [_moved(v, change) for v in value]
+        return [_move_value(v, change) for v in value]
     return value

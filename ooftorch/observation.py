@@ -60,7 +60,7 @@ class BeamMap:
 
     def __post_init__(self) -> None:
         n = np.size(self.power)
-        power = _column(self.power, "power", n)
+        power = _convert_column(self.power, "power", n)
         valid = np.isfinite(power)
         if self.valid is not None:
             given = np.asarray(self.valid, dtype=bool)
@@ -69,11 +69,11 @@ class BeamMap:
             valid &= given
         power[~valid] = np.nan
         columns: dict[str, NDArray | None] = {
-            "x": _column(self.x, "x", n),
-            "y": _column(self.y, "y", n),
+            "x": _convert_column(self.x, "x", n),
+            "y": _convert_column(self.y, "y", n),
             "power": power,
-            "sigma": None if self.sigma is None else _column(self.sigma, "sigma", n),
-            "time": None if self.time is None else _column(self.time, "time", n),
+            "sigma": None if self.sigma is None else _convert_column(self.sigma, "sigma", n),
+            "time": None if self.time is None else _convert_column(self.time, "time", n),
             "valid": valid,
         }
         object.__setattr__(self, "dz", float(self.dz))
@@ -229,7 +229,7 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
 
 
-def _column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
+def _convert_column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
     """Copy to a vector of `n` native doubles, masked entries as NaN."""
     given: np.ma.MaskedArray = np.ma.asarray(values)
     if given.dtype.kind not in "biuf":

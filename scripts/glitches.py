@@ -17,7 +17,7 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.fitting.likelihood import Cauchy
-from ooftorch.simulation.noise import glitch_sizes
+from ooftorch.simulation.noise import draw_glitches
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.10)
 LIKELIHOODS = ("gaussian", "cauchy")
@@ -80,7 +80,7 @@ def measure(quick: bool) -> dict:
             row["ratio"], row["ratio_error"] = ratio(row["errors"], rows[0][likelihood]["errors"])
         print(f"{fraction:.0%}", *(f"{name} {rows[-1][name]['mean']:.4f}" for name in LIKELIHOODS))
     loss, loss_error = ratio(rows[0]["cauchy"]["errors"], rows[0]["gaussian"]["errors"])
-    sizes = glitch_sizes(100_000, np.random.default_rng(0))
+    sizes = draw_glitches(100_000, np.random.default_rng(0))
     return {
         "rows": rows,
         "loss": loss,

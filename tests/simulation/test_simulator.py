@@ -12,7 +12,7 @@ from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.simulation import simulator
 from ooftorch.simulation import surfaces as surface
-from ooftorch.simulation.noise import Streams, pink
+from ooftorch.simulation.noise import Streams, draw_pink
 from ooftorch.units import SPEED_OF_LIGHT
 
 SETUP = {"dz": (0.0, 0.004, -0.004), "reach": 4.0, "step": 0.5, "n": 96}
@@ -119,7 +119,7 @@ def test_drift_runs_on_from_map_to_map():
     d = noisy(drift=0.01) / PEAK
     in_time = d[[1, 2, 0]].ravel()
     assert in_time.std() == pytest.approx(0.01)
-    assert in_time == pytest.approx(0.01 * pink(d.size, Streams(0)["drift"]), abs=1e-12)
+    assert in_time == pytest.approx(0.01 * draw_pink(d.size, Streams(0)["drift"]), abs=1e-12)
 
 
 def test_baselines_are_levels_of_lines():
@@ -147,7 +147,7 @@ def test_pointing_errors_are_those_of_the_beam_there():
     assert r.std() == pytest.approx(1, abs=4 / np.sqrt(2 * r.size))
     slow = alma(noise=Noise(wander=size)).observe(SURFACE)
     rng = Streams(0)["wander"]
-    shifts = [-size * pink(CLEAN.size, rng).reshape(3, -1)[[2, 0, 1]] for _ in "xy"]
+    shifts = [-size * draw_pink(CLEAN.size, rng).reshape(3, -1)[[2, 0, 1]] for _ in "xy"]
     # Where it really points farther out the beam appears nearer in: a parameter dx moves the beam.
     expected = sum(shift * slope for shift, slope in zip(shifts, slopes, strict=True))
     d = powers(slow) - CLEAN
