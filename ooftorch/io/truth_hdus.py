@@ -81,9 +81,8 @@ def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
     """
     named = {hdu.name: hdu for hdu in hdus}
     rows = named.get("TRUTH")
-    if rows is None or not set(_COLUMNS) <= set(
-        list_columns(rows)
-    ):  # a table of other programs may have this name
+    # A table of another program may have this name.
+    if rows is None or not set(_COLUMNS) <= set(list_columns(rows)):
         return None
     columns = (rows.data[name].tolist() for name in _COLUMNS)
     try:

@@ -228,7 +228,7 @@ class BeamModel(nn.Module):
 
     def at(self, coordinates: Tensor | None = None) -> Prediction:
         """Predict the maps at the coordinates (..., n_parameters); the result also gives the derivatives."""
-        return Prediction(self, self._own() if coordinates is None else coordinates)
+        return Prediction(self, self._free_coordinates() if coordinates is None else coordinates)
 
     def split(self, samples: Tensor | np.ndarray) -> list:
         """Split an array along its last dimension, the samples of all maps, into one array per map."""
@@ -251,7 +251,7 @@ class BeamModel(nn.Module):
         with torch.no_grad():
             self.coordinates.copy_(torch.as_tensor(self.layout.coordinates()))
 
-    def _own(self) -> Tensor:
+    def _free_coordinates(self) -> Tensor:
         free = torch.zeros_like(self.coordinates, dtype=torch.bool)
         free[self.layout.free] = True
         return torch.where(free, self.coordinates, self.coordinates.detach())
