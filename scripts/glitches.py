@@ -1,4 +1,4 @@
-"""Gaussian against Cauchy when glitches hit some samples, the paper's question; writes scripts/results/.
+"""Gaussian against Cauchy likelihood for maps with glitches, as in the paper; writes scripts/results/.
 
 python scripts/glitches.py            everything, some three minutes on two cores
 python scripts/glitches.py --quick    a few surfaces, to see that it runs; writes nothing
@@ -24,7 +24,7 @@ LIKELIHOODS = ("gaussian", "cauchy")
 RMS, SURFACES = 1.0, 60
 LOST = 0.5  # rad of error beyond which a fit is of no use
 SIZE = 1.0  # of the largest glitch, over the peak
-# Of the Cauchy fit's error with so many samples hit to its own without.
+# Target for the error of the Cauchy fit with glitches over that without.
 TARGET_FRACTION, TARGET = 0.05, 1.3
 
 
@@ -55,15 +55,15 @@ def cauchy_loss() -> float:
 
     That of an M-estimator (Huber 1981, section 7.6), at the scale that the likelihood itself settles on.
     """
-    judge = Cauchy()
+    likelihood = Cauchy()
 
     def mean(f) -> float:
         return scipy.integrate.quad(lambda x: float(f(torch.tensor(x))) * scipy.stats.norm.pdf(x), -10, 10)[0]
 
     # Where the likelihood does not change with the logarithm of the scale: mean of r times score is 1.
-    scale = scipy.optimize.brentq(lambda g: mean(lambda x: x / g * judge.score(x / g)) - 1, 0.1, 3.0)
-    spread = mean(lambda x: judge.score(x / scale).square())
-    return scale * math.sqrt(spread) / mean(lambda x: judge.curvature(x / scale))
+    scale = scipy.optimize.brentq(lambda g: mean(lambda x: x / g * likelihood.score(x / g)) - 1, 0.1, 3.0)
+    spread = mean(lambda x: likelihood.score(x / scale).square())
+    return scale * math.sqrt(spread) / mean(lambda x: likelihood.curvature(x / scale))
 
 
 def measure(quick: bool) -> dict:
@@ -91,7 +91,7 @@ def measure(quick: bool) -> dict:
 
 
 def section(found: dict) -> str:
-    """Table and what it says."""
+    """Table and conclusions."""
     rows, lines = found["rows"], []
     for row in rows:
         line = [f"{row['fraction']:.0%}"]
