@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ooftorch.fitting.orders import evaluate
-from ooftorch.fitting.posterior import Posterior
 from ooftorch.fitting.results import build_result
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.observation import Observation
@@ -94,15 +93,8 @@ class Problem:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        layout, exact = setup.layout, setup.levels.exact
-        self.posterior = Posterior(
-            exact.model,
-            layout,
-            exact.samples.select_observations(0),
-            setup.levels.likelihood,
-            setup.levels.noise,
-            setup.starts[0],
-        )
+        layout, levels = setup.layout, setup.levels
+        self.posterior = levels.posterior(levels.exact, layout, 0, setup.starts[0])
         free = [layout.parameters[i] for i in layout.free]
         self.start = setup.starts[0, self.posterior.free].clone()
         self.names = [p.name for p in free]

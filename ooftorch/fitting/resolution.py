@@ -62,8 +62,11 @@ class Resolutions(NamedTuple):
     likelihood: Likelihood
     noise: NoiseModel
 
-    def posterior(self, level: Level, layout: Layout, rows: Tensor, anchor: Tensor) -> Posterior:
-        """Posterior of the observations `rows` (b,) at one level; the anchor is (b, n_parameters)."""
+    def posterior(self, level: Level, layout: Layout, rows: Tensor | int, anchor: Tensor) -> Posterior:
+        """Posterior of the observations `rows` (b,), or of one, at one level.
+
+        The anchor is (b, n_parameters), or (n_parameters,) for one observation.
+        """
         return Posterior(
             level.model,
             layout,

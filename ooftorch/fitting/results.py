@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from ooftorch.fitting.orders import Fitted
-from ooftorch.fitting.posterior import Posterior
 from ooftorch.fitting.samples import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane
@@ -39,8 +38,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     """
     levels, layout, observation = setup.levels, setup.layout, setup.observations[row]
     model, u = levels.exact.model, fitted.coordinates
-    samples = levels.exact.samples.select_observations(row)
-    posterior = Posterior(model, layout, samples, levels.likelihood, levels.noise, u)
+    posterior = levels.posterior(levels.exact, layout, row, u)
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
     estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance)
@@ -81,7 +79,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         message=message,
         objective=last.objective,
         chi2_reduced=last.chi2_reduced,
-        n_data=int(samples.valid.sum()),
+        n_data=int(posterior.samples.valid.sum()),
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in fitted.orders),
