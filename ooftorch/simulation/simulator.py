@@ -342,22 +342,22 @@ class Simulator:
     def _build_truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
         parameters = {p.name: TrueValue(values[p.name], p.unit) for p in model.layout.parameters}
         parameters |= {f"dz_{i}": TrueValue(float(offset), "m") for i, offset in enumerate(dz)}
-        axis = self.telescope.radius * np.linspace(-1, 1, _ACROSS)
+        radius = self.telescope.radius
+        axis = radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
         lit = self.telescope.open_at(x, y)
         x, y = x[lit], y[lit]
-        radius = self.telescope.radius
-        at = (torch.as_tensor(a / radius) for a in (x, y))
-        lighting = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
+        points = (torch.as_tensor(a / radius) for a in (x, y))
+        named = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
         illumination = model.instrument.illumination
-        amplitude = illumination.amplitude(*at, model.pixels.pitch / radius, **lighting).numpy()
-        z = np.array([values[zernike.name(k)] for k in range(zernike.n_terms(model.order))])
-        true = z @ zernike.raster(model.order, x / radius, y / radius)
+        amplitude = illumination.amplitude(*points, model.pixels.pitch / radius, **named).numpy()
+        basis = model.instrument.basis
+        true = np.array([values[name] for name in basis.names]) @ basis.evaluate(x / radius, y / radius)
         if self.shapes:
             true = true + self._sum_shapes(x, y)
         phase = np.full(lit.shape, np.nan)
         phase[lit] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
-        return Truth(parameters, axis, phase, self.telescope.radius)
+        return Truth(parameters, axis, phase, radius)
 
 
 def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
