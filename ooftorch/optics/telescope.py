@@ -18,8 +18,8 @@ __all__ = ["Telescope", "UsualIllumination"]
 
 Array = NDArray[np.float64]
 
-# Radial steps of the profile of the defocus path, from the centre to the rim.
-_RINGS = 16
+# Radial steps of the profile of the defocus path, from the centre to the rim, and points on each ring.
+_RINGS, _ANGLES = 16, 16
 # Usual defocus: path at the rim minus path at the centre, in wavelengths. The literature has 0.7 to 1.9.
 _USUAL_DEFOCUS = 1.25
 
@@ -164,7 +164,9 @@ class Telescope:
     def _average_over_rings(self) -> Array:
         """Path per metre of focus motion, averaged over each of the rings from the centre to the rim."""
         r, angle = np.meshgrid(
-            self.radius * np.linspace(0, 1, _RINGS + 1), 2 * np.pi * np.arange(16) / 16, indexing="ij"
+            self.radius * np.linspace(0, 1, _RINGS + 1),
+            2 * np.pi * np.arange(_ANGLES) / _ANGLES,
+            indexing="ij",
         )
         return self.path_powers(r * np.cos(angle), r * np.sin(angle))[0].mean(1)
 
