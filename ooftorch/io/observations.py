@@ -20,7 +20,7 @@ from ooftorch.io.toml import read_toml
 from ooftorch.io.truth_hdus import format_truth, make_truth_hdus, read_truth
 from ooftorch.observation import Observation
 
-__all__ = ["read", "whole_file", "write"]
+__all__ = ["read", "write"]
 
 # Function from an observation to the HDUs of a file, by layout.
 _WRITERS = {"oof": oof.make_oof_hdus, "pyoof": pyoof.make_pyoof_hdus, "image": image.make_image_hdus}
