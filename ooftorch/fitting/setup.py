@@ -111,9 +111,10 @@ def set_up(
         options.illumination or one.illumination or telescope.illumination.model
     )
     n_data = min(sum(m.n_valid for m in o.maps) for o in observations)
-    if len(basis.names) > n_data:
+    n_terms = sum(name != basis.piston for name in basis.names)
+    if n_terms >= n_data:
         raise InputError(
-            f"order {basis.order} has {len(basis.names) - 1} coefficients, but the maps have only {n_data} "
+            f"order {basis.order} has {n_terms} coefficients, but the maps have only {n_data} "
             "valid samples; choose a lower order"
         )
     peaks, baselines = zip(*(estimate_peak_and_baselines(o.maps) for o in observations), strict=True)

@@ -34,8 +34,8 @@ class SurfaceBasis(ABC):
     orders : tuple of int, (n_terms,)
         Order of each term, from 0: a fit frees orders 1, 2, ... one after the other.
     piston, x_tilt, y_tilt : str or None
-        Names of the terms that are exactly piston (unobservable) and tilt (equivalent to pointing); None if
-        the basis has no such term.
+        Names of the terms that are exactly 1 (unobservable), x/R and y/R (equivalent to pointing), R being
+        the dish radius; None if the basis has no such term.
     prior : float or None
         Standard deviation of a normal prior on every coefficient that is neither piston nor tilt, radians;
         None for no prior. Needed if some combination of the terms does not change the beam, such as a
