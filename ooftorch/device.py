@@ -1,7 +1,7 @@
-"""Where tensors live and in which precision.
+"""Device and precision of tensors.
 
-`OO` is the paper's name for the function that offloads arrays to a GPU. There it asked a global
-variable; here each `OO` knows its own device, so two models may live on two devices.
+`OO` is the name in the paper (Nikolic 2018) of the function that offloads arrays to a GPU. There the device
+is a global variable; here each `OO` object has its own, so two models can be on two devices.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,25 +18,25 @@ __all__ = ["OO", "Movable"]
 
 
 class OO:
-    """Put arrays onto one device in one floating-point precision.
+    """Convert arrays to tensors on one device in one floating-point precision.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:N"} or torch.device
-        "auto" takes a CUDA device when there is one.
+        "auto" is CUDA if it is available, else the CPU.
     dtype : torch.float64 or torch.float32
-        float64 by default: the step tests of a minimiser compare nearly equal sums.
+        float64 by default: a minimiser compares nearly equal sums of squares.
 
     Raises
     ------
     InputError
-        A device that torch does not know, or CUDA where there is none.
+        If the device is not one of these, or CUDA is not available.
     """
 
     def __init__(self, device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        # By name first: torch knows more devices than a model can live on.
+        # Check the name first: torch accepts devices on which the model does not run.
         if str(device).partition(":")[0] not in ("cpu", "cuda"):
             raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
         try:
@@ -48,7 +48,7 @@ class OO:
         self.dtype = dtype
 
     def __call__(self, array: ArrayLike | Tensor) -> Tensor:
-        """Return `array` as a tensor here: floats in this precision, booleans and integers kept."""
+        """Return `array` as a tensor on this device; floats in this precision, other types unchanged."""
         t = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
         return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
 
@@ -57,32 +57,35 @@ class OO:
 
 
 class Movable:
-    """Something that holds tensors beside a `torch.nn.Module`, and moves and changes precision with it.
+    """Base of objects with tensors that are not modules, but change device and precision with a module.
 
-    Complex tensors follow a change of the real precision, which `torch.nn.Module.to` does not do.
+    Unlike in `torch.nn.Module.to`, complex tensors follow a change of the real precision.
     """
 
     def move(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Apply `change`, as `torch.nn.Module._apply` has it, to every tensor held, directly or below."""
+        """Apply `change`, the function passed to `torch.nn.Module._apply`, to every tensor in the attributes.
+
+        Lists and other `Movable` objects among the attributes are included.
+        """
         for name, value in vars(self).items():
-            setattr(self, name, _moved(value, change))
+            setattr(self, name, _move_value(value, change))
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor held, directly or below."""
-        yield from _tensors(list(vars(self).values()))
+        """Iterate over every tensor in the attributes, lists and `Movable` objects included."""
+        yield from _find_tensors(list(vars(self).values()))
 
 
-def _tensors(values: list[Any]) -> Iterator[Tensor]:
+def _find_tensors(values: list[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, Movable):
             yield from value.tensors()
         elif isinstance(value, list):
-            yield from _tensors(value)
+            yield from _find_tensors(value)
 
 
-def _moved(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _move_value(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         if value.is_complex():
             return torch.view_as_complex(change(torch.view_as_real(value)))
@@ -90,5 +93,5 @@ def _moved(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Movable):
         value.move(change)
     elif isinstance(value, list):
-        return [_moved(v, change) for v in value]
+        return [_move_value(v, change) for v in value]
     return value

@@ -1,11 +1,11 @@
-"""The one exception that means "what was given cannot be used"."""
+"""The exception for input that cannot be used."""
 
 __all__ = ["InputError"]
 
 
 class InputError(ValueError):
-    """Something a user gave cannot be used.
+    """Input given by the user cannot be used.
 
-    The message is one line: what came, what was expected, what to do. The command line prints it and
-    exits with status 2; from Python it is an ordinary `ValueError`.
+    The message is one line: what was given, what was expected, what to do. The command line prints it and
+    exits with status 2; in Python it is a `ValueError`.
     """

@@ -1,6 +1,6 @@
-"""Beam maps as the astronomer has them: where the telescope pointed, what it received, at which focus.
+"""Beam maps and observations: directions, power and focus offsets, independent of any file format.
 
-Nothing here knows a file format; readers and the writer are in `ooftorch.io`.
+Both are frozen. Readers and writers are in `ooftorch.io`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,15 @@ from ooftorch.units import SPEED_OF_LIGHT
 __all__ = ["MIN_SAMPLES", "BeamMap", "Observation"]
 
 MIN_SAMPLES = 10
-"""The fewest valid samples that make a map."""
+"""Least number of valid samples of a map."""
 
 
 @dataclass(frozen=True, eq=False)
 class BeamMap:
     """Samples of the beam at one focus setting.
 
-    The arrays are copied on construction, in native double precision, and cannot be written to. They may
-    be a raster or scattered samples; their order is that of the file.
+    The arrays are copied on construction, to native double precision, and are read-only. Samples may be a
+    raster or scattered, in any order.
 
     Parameters
     ----------
@@ -37,16 +37,15 @@ class BeamMap:
     sigma : array_like, (n,), optional
         Standard error of `power`, same unit. None: unknown, to be estimated from the data.
     time : array_like, (n,), optional
-        Time of each sample, as the file has it. Not used in a fit.
+        Time of each sample, in the unit of the file; used only by noise models that need it.
     valid : array_like of bool, (n,), optional
-        False where a sample was never observed. A power that is not finite is never valid; a masked
-        entry of a masked array counts as not finite; a zero is data. Invalid powers are stored as NaN, so
-        that a sum over them by mistake shows.
+        False for samples that were never observed. A power that is not finite or masked is never valid; a
+        zero is valid. Invalid powers are stored as NaN, so that no sum includes them unnoticed.
 
     Raises
     ------
     InputError
-        If an array is not one-dimensional, or its length differs from the others'.
+        If an array is not one-dimensional, or its length differs from that of `power`.
     """
 
     dz: float
@@ -55,12 +54,12 @@ class BeamMap:
     power: NDArray[np.float64] = field(repr=False)
     sigma: NDArray[np.float64] | None = field(default=None, repr=False)
     time: NDArray[np.float64] | None = field(default=None, repr=False)
-    # Never None once built; the default only stands for "where the power is finite".
+    # Never None after construction; the default means "where the power is finite".
     valid: NDArray[np.bool_] = field(default=None, repr=False)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         n = np.size(self.power)
-        power = _column(self.power, "power", n)
+        power = _convert_column(self.power, "power", n)
         valid = np.isfinite(power)
         if self.valid is not None:
             given = np.asarray(self.valid, dtype=bool)
@@ -69,11 +68,11 @@ class BeamMap:
             valid &= given
         power[~valid] = np.nan
         columns: dict[str, NDArray | None] = {
-            "x": _column(self.x, "x", n),
-            "y": _column(self.y, "y", n),
+            "x": _convert_column(self.x, "x", n),
+            "y": _convert_column(self.y, "y", n),
             "power": power,
-            "sigma": None if self.sigma is None else _column(self.sigma, "sigma", n),
-            "time": None if self.time is None else _column(self.time, "time", n),
+            "sigma": None if self.sigma is None else _convert_column(self.sigma, "sigma", n),
+            "time": None if self.time is None else _convert_column(self.time, "time", n),
             "valid": valid,
         }
         object.__setattr__(self, "dz", float(self.dz))
@@ -104,23 +103,23 @@ class Observation:
     wavelength : float
         Metres.
     telescope : str or None
-        Name for `ooftorch.telescope`, or None where the file has none.
+        A name for `telescopes.load`, or the path of a telescope's TOML file; None if not given.
     receiver : Receiver
-        How the power was recorded.
+        Receiver and size of the source.
     illumination : str or None
-        The model that the receiver asks for, a name in `ooftorch.illumination`; None: no preference.
+        The illumination model of the receiver, a name in `illumination.NAMES`; None if it has no special one.
     object, date_obs : str
-        Source and date, as the file has them.
+        Source and date, as in the file.
     mean_el_deg : float or None
         Mean elevation, degrees.
     source : str
-        The file this came from.
+        Path of the file.
     format : str
-        How that file was understood.
+        Format of the file.
     notes : tuple of str
-        What the reader assumed beyond what the file says, one line each.
+        Assumptions made by the reader, one line each.
     truth : Truth or None
-        What a simulation put in.
+        True values of a simulation.
     """
 
     maps: tuple[BeamMap, ...]
@@ -146,11 +145,11 @@ class Observation:
         return SPEED_OF_LIGHT / self.wavelength
 
     def mirrored(self) -> "Observation":
-        """Return the observation that the negated surface would have given.
+        """Return the observation that the negated surface would give.
 
-        Focus offsets change sign and maps turn by 180 degrees, the two beams of a chopped pair with them:
-        P(z, dz)(t) = P(-z, -dz)(-t). The surface that fits it has every coefficient negated. The defocus
-        path has to be odd in dz for that, as it is for every unshaped telescope. A truth is left behind.
+        Focus offsets change sign and maps are rotated by 180 degrees, with the two beams of a chopped pair:
+        P(z, dz)(t) = P(-z, -dz)(-t) (CONVENTIONS 8). Its fit has all coefficients negated, provided that the
+        defocus path is odd in dz, as for every unshaped telescope. The truth is dropped.
         """
         maps = tuple(replace(m, dz=0.0 - m.dz, x=0.0 - m.x, y=0.0 - m.y) for m in self.maps)
         receiver = replace(
@@ -159,7 +158,7 @@ class Observation:
         return replace(self, maps=maps, receiver=receiver, truth=None)
 
     def check(self) -> None:
-        """Refuse what cannot be fitted.
+        """Raise InputError if the observation cannot be fitted.
 
         Raises
         ------
@@ -200,7 +199,7 @@ class Observation:
 
 
 def _check_samples(beam_map: BeamMap, where: str) -> None:
-    """Refuse a map whose samples cannot be fitted; `where` opens the message."""
+    """Raise InputError if the samples of a map cannot be fitted; the message starts with `where`."""
     valid = beam_map.valid
     n = beam_map.n_valid
     if n == 0:
@@ -229,8 +228,8 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
 
 
-def _column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
-    """Copy to a vector of `n` native doubles, masked entries as NaN."""
+def _convert_column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
+    """Copy an array to a vector of `n` native doubles, masked entries as NaN."""
     given: np.ma.MaskedArray = np.ma.asarray(values)
     if given.dtype.kind not in "biuf":
         raise InputError(f"{name} is of type {given.dtype}; expected real numbers")

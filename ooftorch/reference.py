@@ -1,8 +1,8 @@
-"""The whole out-of-focus holography model in plain NumPy: the check, and the comparison.
+"""Reference implementation of the whole out-of-focus holography model in plain NumPy.
 
-Written straight from the formulas, to be read from top to bottom, and sharing no code with the rest of
-the package. It is the independent answer that the PyTorch model has to match, and the plain NumPy side
-of speed comparisons. Speed is no aim here. The conventions are those of ``CONVENTIONS.md``:
+Written directly from the formulas, to be read from top to bottom, and sharing no code with the rest of the
+package: the tests compare the PyTorch model with it. It is not optimised for speed. The conventions are those
+of ``CONVENTIONS.md``:
 
 * aperture x, y in metres and phase in radians; arrays indexed [y, x]; all angles on the sky in radians;
 * far field = sum of A exp(i phase) exp(-2 pi i (x DX + y DY) / wavelength);
@@ -41,7 +41,7 @@ def zernike(k: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def illumination(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Amplitude of the field that the receiver lays on the aperture, the dish not yet applied.
+    """Amplitude of the aperture field, without blockage and rim of the dish.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def illumination(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.nda
 
 
 def open_mask(spec: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where light passes: in the dish, outside its central blockage, holes and legs with their shadows.
+    """Open part of the dish: outside its central blockage, holes and legs with their shadows.
 
     Parameters
     ----------
@@ -208,16 +208,16 @@ def aperture(
 
 
 def _power(x: np.ndarray, field: np.ndarray, wavelength: float, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """|far field|^2 by the plain sum over the aperture, over that of the same amplitude without phase."""
+    """|far field|^2 by direct summation over the aperture, over its peak for the same amplitude in phase."""
     wave_x = np.exp(-2j * math.pi / wavelength * u[..., np.newaxis] * x)
     wave_y = np.exp(-2j * math.pi / wavelength * v[..., np.newaxis] * x)
     return np.abs(np.sum((wave_y @ field) * wave_x, axis=-1)) ** 2 / np.sum(np.abs(field)) ** 2
 
 
 def _disc(radius: float, scale: float) -> Iterator[tuple[float, float, float]]:
-    """Weights and points (w, x, y) of the mean over a disc: Gauss-Legendre in r, equal steps in angle.
+    """Yield weights and points (w, x, y) of the mean over a disc: Gauss-Legendre in r, equal steps in angle.
 
-    Enough nodes to average waves up to exp(i scale x) to rounding.
+    The number of nodes suffices to average waves up to exp(i scale x) to rounding.
     """
     nodes, weights = np.polynomial.legendre.leggauss(20 + math.ceil(scale * radius / 2))
     n_angle = 40 + 2 * math.ceil(scale * radius)
@@ -242,9 +242,9 @@ def beam(
     gain_ratio: float = 1.0,
     disc_radius: float = 0.0,
 ) -> np.ndarray:
-    """What the receiver records in the directions DX, DY; 1 at the peak of a perfect dish in focus.
+    """Power that the receiver records in the directions DX, DY; 1 at the peak of a perfect dish in focus.
 
-    Gain and offset of a map are the caller's: data = gain * beam + offset.
+    Gain and offset of a map are not included: data = gain * beam + offset.
 
     Parameters
     ----------
@@ -253,11 +253,11 @@ def beam(
     DX, DY : array
         Telescope pointing minus source, radians; any shape, the same for both.
     pointing : (dx, dy)
-        Pointing error of the map: the beam of a perfect dish is found at (dx, dy).
+        Pointing error of the map, radians: the beam of a perfect dish is at (dx, dy).
     chop : (hx, hy)
         Throw in radians: a positive beam at +h/2 minus a negative one at -h/2; zero for a single beam.
     gain_ratio : float
-        Size of the negative beam over the positive one; a single beam has none.
+        Power of the negative beam over that of the positive one; not used for a single beam.
     disc_radius : float
         Angular radius of a uniform source, radians; the power is its mean over the disc.
 
@@ -268,7 +268,7 @@ def beam(
     """
     x, field = aperture(spec, wavelength, dz, z, illumination_params, n, oversample)
     u, v = np.asarray(DX) - pointing[0], np.asarray(DY) - pointing[1]
-    beams = source = [(1.0, 0.0, 0.0)]  # weight and place, of each beam and of each bit of the source
+    beams = source = [(1.0, 0.0, 0.0)]  # (weight, x, y) of each beam and of each point of the source
     if tuple(chop) != (0.0, 0.0):
         root, hx, hy = math.sqrt(gain_ratio), chop[0] / 2, chop[1] / 2
         beams = [(1 / root, hx, hy), (-root, -hx, -hy)]
@@ -282,9 +282,9 @@ def beam(
 
 
 def beam_fft(field: np.ndarray) -> np.ndarray:
-    """The power of a plain beam by FFT, on the FFT's own sky grid.
+    """The power of a single beam by FFT, on the sky grid of the FFT.
 
-    Pixel [i, j] looks at DX = (j - n / 2) s, DY = (i - n / 2) s, with s = wavelength / (n pitch).
+    Pixel [i, j] has the direction DX = (j - n / 2) s, DY = (i - n / 2) s, with s = wavelength / (n pitch).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a fit found, as one frozen object that can be written, read back, reported and drawn."""
+"""The result of a fit: a frozen record that can be written, read back, reported and drawn without torch."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit"]
 
 
 class Estimate(NamedTuple):
-    """A parameter's value, its standard error (0 where it was held), unit, and whether it was free."""
+    """Value of a parameter, its standard error (0 if it was held), unit, and whether it was free."""
 
     value: float
     sigma: float
@@ -50,7 +50,7 @@ class OrderFit:
 
 @dataclass(frozen=True, eq=False)
 class MapFit:
-    """One map and what the model makes of it.
+    """One map: data, fitted model and noise.
 
     Attributes
     ----------
@@ -59,13 +59,13 @@ class MapFit:
     x, y : ndarray, (n,)
         Directions, telescope minus source, radians.
     data, model : ndarray, (n,)
-        Power in the data's units; data is NaN where no sample was taken, the model where the file does not
-        even say where it would have been.
+        Power in the units of the data. The data are NaN for missing samples; the model is NaN only for
+        missing samples without a usable position.
     noise : float
-        Standard error of a sample: the median of the file's errors; where it has none the scatter from
-        sample to sample, or that of the residuals where it is less.
+        Standard error of a sample, in the units of the data: the median of the errors of the file; without
+        errors the scatter from sample to sample, or that of the residuals if smaller.
     offset : float
-        The fitted baseline, in the data's units.
+        The fitted baseline, in the units of the data.
     """
 
     dz: float
@@ -83,12 +83,12 @@ class MapFit:
 
     @property
     def peak(self) -> float:
-        """Largest excursion of the data from the baseline."""
+        """Largest deviation of the data from the baseline, in the units of the data."""
         return float(np.nanmax(np.abs(self.data - self.offset)))
 
     @property
     def residual_rms_over_peak(self) -> float:
-        """Rms of the residual over the map's own peak."""
+        """Rms of the residual over the peak of this map."""
         return float(np.sqrt(np.nanmean(self.residual**2)) / self.peak)
 
 
@@ -101,15 +101,15 @@ class Aperture:
     axis : ndarray, (n,)
         Pixel centres in metres, the same for x and y.
     phase : ndarray, (n, n)
-        Radians, indexed [y, x], piston and tilt removed; NaN off the dish.
+        Radians, indexed [y, x], piston and tilt removed; NaN where the amplitude is zero.
     amplitude : ndarray, (n, n)
         Illumination over its peak, blockage included; zero off the dish.
     open : ndarray, (n, n)
-        Fraction of each pixel that light passes; zero where a cold stop leaves none.
+        Open fraction of each pixel; zero outside a cold stop.
     radius : float
         Of the dish, metres.
     normal_factor : ndarray, (n, n) or None
-        Surface error along the normal over half-path error; None where the focal length is not known.
+        Surface error along the normal over half-path error; None if the focal length is not known.
     """
 
     axis: np.ndarray
@@ -122,7 +122,7 @@ class Aperture:
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """What a fit found. Every field is always there.
+    """The result of a fit.
 
     Attributes
     ----------
@@ -132,36 +132,38 @@ class FitResult:
     order : int
         Highest order of the basis.
     converged : bool
-        Whether the end is a minimum: nearer to it than a hundredth of a standard deviation.
+        Whether the fit stopped within 0.01 standard deviations of a minimum.
     message : str
-        Why it ended.
+        Reason why it stopped.
     objective : float
-        Negative log-posterior at the end, natural units.
+        Negative log-posterior at the solution, natural units.
     chi2_reduced : float
-        Squared residuals over noise, per degree of freedom, noise as in `MapFit`; NaN without noise.
+        Sum of squared whitened residuals per degree of freedom, with the errors of the file or, without them,
+        the noise of each `MapFit`; NaN if that is zero.
     n_data, n_missing, n_free, n_eval : int
         Valid samples, samples never observed, free parameters, evaluations of value and gradient.
     parameters : mapping of str to Estimate
         Every parameter of the model, in order.
     covariance : ndarray, (n_free, n_free)
-        Of the free parameters in their units, in the order of `parameters`.
+        Covariance of the free parameters in their units, in the order of `parameters`.
     maps : tuple of MapFit
         In the order of dz.
     orders : tuple of OrderFit
     aperture : Aperture
     notes : tuple of str
-        What was assumed on the way, one line each.
+        Assumptions made, one line each.
     seconds : float
+        Wall time of the fit.
     basis : SurfaceBasis
-        What the surface is a sum of.
+        Functions whose sum is the phase of the surface.
     robust : bool
-        Whether the likelihood forgives outliers.
+        Whether the likelihood is robust against outliers.
     stop_radius : float or None
-        Radius of an edge that the illumination has of its own, a cold stop, over the dish radius.
+        Radius of a cold stop over the dish radius, for an illumination with a sharp edge; else None.
     good_surface_rms : float or None
-        Rms half-path error, metres, that a good solution for this telescope stays below, where one is known.
+        Rms half-path error, metres, that a good solution for this telescope stays below; None if not known.
     truth : Truth or None
-        What was put into simulated maps.
+        True values of simulated maps.
     """
 
     input: str
@@ -207,14 +209,15 @@ class FitResult:
     def phase_rms(self) -> float:
         """Rms phase over the dish, piston and tilt removed, radians.
 
-        Every part counts alike, as far out as light reaches: to the rim, or to the edge of a cold stop.
+        Uniformly weighted over the disc within the rim, or within the cold stop if that is smaller; blockage
+        is not left out.
         """
         c = self.coefficients
         return float(np.sqrt(c @ self.gram @ c))
 
     @property
     def phase_error(self) -> float:
-        """Standard error of the phase, rms over the same part of the dish, tilt aside, radians."""
+        """Standard error of the phase, rms over the same disc, piston and tilt removed, radians."""
         names, free = self.basis.names, self.free_names
         rows = [free.index(name) for name in names if name in free]
         kept = [i for i, name in enumerate(names) if name in free]
@@ -223,7 +226,7 @@ class FitResult:
 
     @property
     def gram(self) -> np.ndarray:
-        """Matrix of the mean square phase, (n_terms, n_terms): see `SurfaceBasis.gram`."""
+        """Matrix of the mean square phase over that disc, (n_terms, n_terms): see `SurfaceBasis.gram`."""
         return self.basis.gram(1.0 if self.stop_radius is None else min(self.stop_radius, 1.0))
 
     @property
@@ -233,5 +236,5 @@ class FitResult:
 
     @property
     def ruze_efficiency(self) -> float:
-        """Estimate of the on-axis gain that the surface leaves, exp(-phase_rms**2) (Ruze 1966)."""
+        """On-axis gain over that of a perfect surface, exp(-phase_rms**2) (Ruze 1966, Proc. IEEE 54, 633)."""
         return math.exp(-(self.phase_rms**2))

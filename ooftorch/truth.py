@@ -1,4 +1,4 @@
-"""What a simulation put into its maps, and how far a fit is from it."""
+"""The truth of simulated maps, and the error of a fit with respect to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ __all__ = ["TrueValue", "Truth"]
 
 
 class TrueValue(NamedTuple):
-    """A parameter's value and unit."""
+    """True value of a parameter, and its unit."""
 
     value: float
     unit: str
@@ -25,18 +25,18 @@ class TrueValue(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a simulation put into its maps.
+    """True parameters and phase of simulated maps.
 
     Attributes
     ----------
     parameters : mapping of str to TrueValue
-        Under the names of the model's parameters (z1, sigma, gain_0, ...), maps numbered by dz; and dz_0,
-        dz_1, ..., where the focus of each map really was.
+        By the names of the parameters of the model (z1, sigma, gain_0, ...), maps numbered in the order of
+        dz; and dz_0, dz_1, ..., the true focus offset of each map.
     axis : ndarray, (n,)
         Positions across the dish, metres, the same for x and y.
     phase : ndarray, (n, n)
-        Radians, indexed [y, x], all of the surface: Zernikes and what none of them describes. NaN where
-        no light reaches.
+        Radians, indexed [y, x]: the whole surface, Zernikes and added shapes. NaN outside the open,
+        illuminated part of the dish.
     radius : float
         Of the dish, metres.
     """
@@ -49,21 +49,21 @@ class Truth:
     def error(
         self, coefficients: ArrayLike, *, basis: SurfaceBasis | None = None, radius: float | None = None
     ) -> NDArray[np.float64]:
-        """Phase of a surface less the true one, piston and tilt removed.
+        """Phase of a surface minus the true one, piston and tilt removed.
 
         Parameters
         ----------
         coefficients : array_like, (n_terms,)
-            Of the surface, radians.
+            Coefficients of the surface, radians.
         basis : SurfaceBasis, optional
-            What they are coefficients of; Zernikes by default.
+            Their basis; Zernikes by default.
         radius : float, optional
-            Of the dish that the basis is for, metres, where it is not that of the truth.
+            Normalising radius of the basis, metres; by default that of the truth.
 
         Returns
         -------
         ndarray, (n, n)
-            Radians, where `phase` is; NaN off the dish.
+            Radians, on the raster of `phase`; NaN where that is NaN.
         """
         c = np.asarray(coefficients, float)
         basis = basis or ZernikeBasis(zernike.order_of(c.size - 1))
@@ -77,13 +77,14 @@ class Truth:
     def rms_error(
         self, coefficients: ArrayLike, *, basis: SurfaceBasis | None = None, radius: float | None = None
     ) -> float:
-        """Rms of `error` over the dish, radians: every part counts alike."""
+        """Rms of `error` over the open dish, uniformly weighted, radians; parameters as in `error`."""
         return float(np.sqrt(np.nanmean(self.error(coefficients, basis=basis, radius=radius) ** 2)))
 
     def pulls(self, result: "FitResult") -> dict[str, float]:
-        """Fit less truth over the standard error, of every free coefficient that the truth has, tilts aside.
+        """Fitted minus true value over the standard error, of every free coefficient but the tilts.
 
-        None where the fit took another dish radius: its coefficients then mean something else.
+        Only of coefficients that the truth has; empty if the fit has another dish radius, because its
+        coefficients then describe other functions.
         """
         if result.aperture.radius != self.radius:
             return {}

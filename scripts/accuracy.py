@@ -1,4 +1,4 @@
-"""Accuracy against noise and defocus, as the original software's study had it; writes scripts/results/.
+"""Accuracy against noise and defocus, as in the study of the original software; writes scripts/results/.
 
     python scripts/accuracy.py            everything, some fifteen minutes on two cores
     python scripts/accuracy.py --quick    two points, to see that it runs; writes nothing
@@ -9,10 +9,10 @@ dz, the central 64 x 64 of 256 x 256 pixels of its sky; every sample wrong by 5 
 white noise given per beam, as a fraction of the peak; 50 simulations a point. The measure is the rms of the
 fitted phase, tilt included, weighted with the amplitude of the illumination.
 
-Estimators: "ours", the package's defaults with the centre of the illumination free as well, told the white
-part of the noise only; "original", unweighted least squares by MINPACK from the truth, one amplitude for all
-maps and no offsets; "weighted", ours told the true error of every sample. Each has its prediction to first
-order in the noise, from the model's derivatives at the truth.
+Estimators: "ours", the defaults of the package with the centre of the illumination free as well, given the
+white part of the noise only; "original", unweighted least squares by MINPACK from the truth, one amplitude
+for all maps and no offsets; "weighted", as "ours" but given the true error of every sample. Each has its
+prediction to first order in the noise, from the derivatives of the model at the truth.
 """
 
 import itertools
@@ -40,11 +40,11 @@ TELESCOPE = "paper"
 MULTIPLICATIVE = 0.05
 # Noise of a sample over that of a beam, on the original's pixels.
 F = 6.554
-# Wavelengths over diameter from pixel to pixel of the original's sky: the first and the last of its 256
+# Pixel of the sky of the original software, in wavelength over diameter: the first and the last of its 256
 # aperture pixels are eight radii apart.
 STEP = 0.25 * 255 / 256
 SIDE = 64
-# Of the aperture: as many across the dish as the original has.
+# Aperture pixels a side, with as many across the dish as in the original software.
 PIXELS = 128
 HIGHEST = 8
 FREE = ("x0", "y0")
@@ -54,8 +54,8 @@ LAMBDA = 1.1e-3
 NOISES = (1e-4, 3e-4, 6e-4, 1e-3, 3e-3, 6e-3, 1e-2, 3e-2, 6e-2)
 DZS = (3e-3, 10e-3, 15e-3, 30e-3, 50e-3, 80e-3, 100e-3, 300e-3)
 LEVELS = (1e-3, 5e-3, 1e-2)
-# What is fitted: wavelength, dz, orders, noises, estimators beside ours. MINPACK takes its time where the
-# noise is largest.
+# Points that are fitted: wavelength, dz, orders, noises, estimators in addition to ours. MINPACK is slow at
+# the largest noises.
 PLAN = (
     (LAMBDA, 50e-3, (6,), NOISES[:7], ("original", "weighted")),
     (LAMBDA, 50e-3, (6,), NOISES[7:], ("weighted",)),
@@ -84,7 +84,7 @@ class Setup:
         self.clean = self._block(self.simulator(ooftorch.Noise()).observe())
         self.maps = [MapGeometry(m.dz, m.x, m.y) for m in self.clean.maps]
         model = BeamModel(telescopes.load(TELESCOPE), wavelength, self.maps, order=HIGHEST, n=PIXELS)
-        layout = model.layout.added(Parameter("noise", "errors", 1.0, log=True)).freed(FREE)
+        layout = model.layout.with_added(Parameter("noise", "errors", 1.0, log=True)).with_free(FREE)
         self.model, self.layout = model.with_layout(layout), layout
         power = torch.as_tensor(np.concatenate([m.power for m in self.clean.maps]))
         samples = Samples(power, torch.ones_like(power), torch.ones_like(power, dtype=torch.bool))
@@ -184,7 +184,7 @@ class Setup:
         ]
 
     def weighted(self, observations: list[Observation], order: int) -> list[np.ndarray]:
-        """The same, told the true error of every sample."""
+        """As `ours`, given the true error of every sample."""
         return self.ours([self._with_errors(o) for o in observations], order)
 
     def _with_errors(self, observation: Observation) -> Observation:
@@ -275,7 +275,7 @@ def microns(point: dict, wrms: float) -> float:
 
 
 def section(found: dict) -> str:
-    """Tables and what they say."""
+    """Tables and conclusions."""
     paper = of(found, wavelength=LAMBDA, dz=50e-3, order=6)
     by_noise = [
         [

@@ -1,13 +1,12 @@
-"""Time to solution of the package beside its peers, on the problem of the paper; writes scripts/results/.
+"""Time to solution of the package and of other programs, on the problem of the paper; writes results/.
 
     python scripts/benchmark.py            everything, some ten minutes on two cores
     python scripts/benchmark.py --quick    small grids only, to see that it runs; writes nothing
 
 The problem is that of Nikolic (2018): a dish of 2.8 m radius with its focus at 14.4 m, three maps at 1.1 mm
 and defocuses of 0, -50 and 50 mm, N x N pixels over 4 dish radii each way, Zernikes up to a given order free
-beside the illumination's centre and amplitude. Three repairs make it a comparison: the start (a perfect dish)
-is not the truth (0.5 rad rms), everyone minimises the same function, and everyone is timed to the same
-accuracy in it.
+with centre and amplitude of the illumination. For a fair comparison the start (a perfect dish) is not the
+truth (0.5 rad rms), all methods minimise the same function, and all are timed to the same accuracy in it.
 
 Methods: "numpy", full-grid FFTs in NumPy under SciPy's BFGS with finite differences; "published", the
 paper's: full-grid torch with autograd under SciPy's BFGS; "ooftorch", on the CPU and, where there is one, a
@@ -54,9 +53,9 @@ from ooftorch.optim.bfgs import bfgs
 README = Path(__file__).parent.parent / "README.md"
 WAVELENGTH, SIGMA, DZ = 1.1e-3, 0.72, (0.0, -0.05, 0.05)
 OVERSAMPLE = 4.0  # half side of the grid in dish radii
-SCOPE = telescopes.load("paper")
-BEAM = WAVELENGTH / (2 * SCOPE.radius)
-# Accuracy to which everyone is timed: of the objective, relative.
+TELESCOPE = telescopes.load("paper")
+BEAM = WAVELENGTH / (2 * TELESCOPE.radius)
+# Relative accuracy of the objective to which all methods are timed.
 ACCURACY = 1e-8
 # A measurement that would take longer is replaced by cost of an evaluation times evaluations needed.
 PATIENCE = 60.0
@@ -75,7 +74,7 @@ class Problem:
         self.n, self.order, self.full = n, order, full
         side = n if full else n // 4
         self.block = slice(n // 2 - side // 2, n // 2 - side // 2 + side)
-        self.axis = (np.arange(side) - side // 2) * WAVELENGTH / (2 * OVERSAMPLE * SCOPE.radius)
+        self.axis = (np.arange(side) - side // 2) * WAVELENGTH / (2 * OVERSAMPLE * TELESCOPE.radius)
         x, y = (a.ravel() for a in np.meshgrid(self.axis, self.axis))
         self.maps = [MapGeometry(dz, x, y) for dz in DZ]
         self.n_z = zernike.n_terms(order) - 1
@@ -98,37 +97,37 @@ class Published:
 
     def __init__(self, problem: Problem) -> None:
         n = problem.n
-        pitch = 2 * OVERSAMPLE * SCOPE.radius / n
+        pitch = 2 * OVERSAMPLE * TELESCOPE.radius / n
         axis = (np.arange(n) - n // 2) * pitch
         x, y = np.meshgrid(axis, axis)
-        mask = SCOPE.coverage(x, y, pitch)
+        mask = TELESCOPE.coverage(x, y, pitch)
         lit = mask > 0
         cube = np.zeros((problem.n_z, n, n))
-        cube[:, lit] = zernike.raster(problem.order, x[lit] / SCOPE.radius, y[lit] / SCOPE.radius)[1:]
+        cube[:, lit] = zernike.raster(problem.order, x[lit] / TELESCOPE.radius, y[lit] / TELESCOPE.radius)[1:]
         path = np.zeros((n, n))
-        path[lit] = SCOPE.path_powers(x[lit], y[lit])[0]
+        path[lit] = TELESCOPE.path_powers(x[lit], y[lit])[0]
         self.problem, self.n_z = problem, problem.n_z
         self.last = problem.start  # where a fit has come to
         self.x, self.y, self.mask, self.cube = map(
-            torch.as_tensor, (x / SCOPE.radius, y / SCOPE.radius, mask, cube)
+            torch.as_tensor, (x / TELESCOPE.radius, y / TELESCOPE.radius, mask, cube)
         )
         k = 2 * math.pi / WAVELENGTH
         self.defocus = torch.as_tensor(np.stack([-k * dz * path for dz in DZ]))
-        lit = mask * np.exp(-(self.x**2 + self.y**2).numpy() / (2 * SIGMA**2))
-        self.scale = 1 / float(lit.sum()) ** 2  # the perfect telescope's peak is 1
+        amplitude = mask * np.exp(-(self.x**2 + self.y**2).numpy() / (2 * SIGMA**2))
+        self.scale = 1 / float(amplitude.sum()) ** 2  # the perfect telescope's peak is 1
 
     def power(self, p: torch.Tensor) -> torch.Tensor:
         """Maps (3, side, side) at the parameters p."""
         z, x0, y0, amp = p[: self.n_z], p[-3], p[-2], p[-1]
-        lit = self.mask * amp * torch.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
+        amplitude = self.mask * amp * torch.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
         phase = torch.tensordot(z, self.cube, 1) + self.defocus
-        field = torch.complex(lit * torch.cos(phase), lit * torch.sin(phase))
+        field = torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
         far = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(field, (-2, -1))), (-2, -1))
         block = self.problem.block
         return self.scale * torch.view_as_real(far[:, block, block]).square().sum(-1)
 
     def fit(self, watch: "Watch") -> None:
-        """Minimise until `watch` has seen enough."""
+        """Minimise until `watch` stops it."""
         data = torch.as_tensor(self.problem.data)
 
         def fun(p: np.ndarray) -> tuple[float, np.ndarray]:
@@ -154,20 +153,22 @@ class PlainNumPy:
     def loss(self, p: np.ndarray) -> float:
         """Half the chi-square at the parameters p."""
         z, x0, y0, amp = p[: self.n_z], p[-3], p[-2], p[-1]
-        lit = self.mask * amp * np.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
+        amplitude = self.mask * amp * np.exp(-((self.x - x0) ** 2 + (self.y - y0) ** 2) / (2 * SIGMA**2))
         phase = np.tensordot(z, self.cube, 1) + self.defocus
-        far = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(lit * np.exp(1j * phase), (-2, -1))), (-2, -1))
+        far = np.fft.fftshift(
+            np.fft.fft2(np.fft.ifftshift(amplitude * np.exp(1j * phase), (-2, -1))), (-2, -1)
+        )
         block = self.problem.block
         power = self.scale * np.abs(far[:, block, block]) ** 2
         return float(0.5 * np.sum(((power - self.problem.data) / self.problem.sigma) ** 2))
 
     def fit(self, watch: "Watch") -> None:
-        """Minimise until `watch` has seen enough."""
+        """Minimise until `watch` stops it."""
         scipy_bfgs(lambda p: watch(self.loss(p)), self.problem.start, jac=None)
 
 
 def scipy_bfgs(fun: Callable, start: np.ndarray, jac: bool | None) -> None:
-    """SciPy's BFGS as it comes, until `fun` stops it."""
+    """SciPy's BFGS with default options, until `fun` stops it."""
     with contextlib.suppress(Enough):
         scipy.optimize.minimize(fun, start, jac=jac, method="BFGS", options={"gtol": 0.0, "maxiter": 10000})
 
@@ -177,14 +178,14 @@ class Enough(Exception):
 
 
 class Watch:
-    """Counts evaluations and stops at a target or when time is up."""
+    """Count evaluations, and stop at a target value or when the time is over."""
 
     def __init__(self, target: float, patience: float = math.inf) -> None:
         self.target, self.n_eval, self.lowest = target, 0, math.inf
         self.end = time.perf_counter() + patience
 
     def __call__(self, value: float) -> float:
-        """Take note of a value."""
+        """Count an evaluation with this value; raises `Enough` at the target."""
         self.n_eval += 1
         self.lowest = min(self.lowest, value)
         if value <= self.target or time.perf_counter() > self.end:
@@ -195,8 +196,8 @@ class Watch:
 def declare(order: int) -> Layout:
     """The package's parameters for this problem, and the noise, which is known."""
     gaussian = illumination.choose("gaussian")
-    instrument = Instrument(SCOPE, WAVELENGTH, Receiver(), gaussian, ZernikeBasis(order), len(DZ), 1.0)
-    return declare_layout(instrument).added(Parameter("noise", "errors", 1.0, log=True))
+    instrument = Instrument(TELESCOPE, WAVELENGTH, Receiver(), gaussian, ZernikeBasis(order), len(DZ), 1.0)
+    return declare_layout(instrument).with_added(Parameter("noise", "errors", 1.0, log=True))
 
 
 def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Resolutions:
@@ -204,7 +205,7 @@ def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Reso
 
     def make(maps: list[MapGeometry], n: int) -> BeamModel:
         return BeamModel(
-            SCOPE, WAVELENGTH, maps, order=problem.order, n=n, oversample=OVERSAMPLE, layout=layout, oo=oo
+            TELESCOPE, WAVELENGTH, maps, order=problem.order, n=n, oversample=OVERSAMPLE, layout=layout, oo=oo
         )
 
     samples = Samples(power, torch.full_like(power, problem.sigma), torch.ones_like(power, dtype=torch.bool))
@@ -213,11 +214,11 @@ def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Reso
     )
 
 
-def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.End:
+def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.Minima:
     """The package's search from one start for each row of data."""
     rows = torch.arange(len(start), device=start.device)
-    ends, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
-    return search.finish(levels, layout, rows, ends, numbers, lambda *_: None)
+    minima, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
+    return search.finish(levels, layout, rows, minima, numbers, lambda *_: None)
 
 
 class Ours:
@@ -230,7 +231,7 @@ class Ours:
     def __init__(self, problem: Problem, device: str = "cpu") -> None:
         self.problem, oo = problem, OO(device)
 
-        layout = declare(problem.order).freed(["x0", "y0"]).fixed({"offset": 0.0, "sigma": SIGMA})
+        layout = declare(problem.order).with_free(["x0", "y0"]).with_fixed({"offset": 0.0, "sigma": SIGMA})
         without = (replace(p, prior=None) for p in layout.parameters)
         self.layout = replace(layout, parameters=tuple(without), ties=())
         self.levels = build(problem, oo(problem.data.reshape(1, -1)), self.layout, oo)
@@ -300,7 +301,7 @@ def to_solution(n: int, order: int, full: bool, patience: float) -> dict:
     value, _, n_eval = ours.fit()
     assert value - lowest <= ACCURACY * abs(lowest), f"stopped {value - lowest:g} above the minimum"
     target = lowest * (1 + ACCURACY)
-    # Before, between and after the others: a machine has slow seconds.
+    # Timed before, between and after the others, because the speed of the machine varies.
     times = timed(ours.fit, 0.7, 5)
     row["ooftorch"] = {
         "n_eval": n_eval,
@@ -324,7 +325,7 @@ def to_solution(n: int, order: int, full: bool, patience: float) -> dict:
         "solved": solved,
         "seconds_per_evaluation": seconds / watch.n_eval,
     }
-    # Another minimum, lower or higher: few samples have several. Then no ratio means anything.
+    # Few samples have several minima. If methods find different ones, a ratio of times means nothing.
     lower = watch.lowest < lowest - ACCURACY * abs(lowest)
     away = float(np.abs(published.last[: problem.n_z] - z).max())
     row["same"] = not lower and (seconds >= patience or (solved and away < 0.01))
@@ -395,7 +396,7 @@ def project(rows: list[dict]) -> None:
 
 
 def check_projection(rows: list[dict], full: bool) -> dict:
-    """Run plain NumPy to the end where it can be waited for: what the projection is worth."""
+    """Run plain NumPy to the end where it takes minutes, to check the projection."""
     row = min((r for r in rows if r["same"]), key=lambda r: r["numpy"]["seconds"])
     problem = Problem(row["n"], row["order"], full)
     ours = Ours(problem)
@@ -458,7 +459,7 @@ def growth() -> list[dict]:
             dz = np.linspace(-0.05, 0.05, size["maps"])
             maps = [MapGeometry(float(d), x, y) for d in dz]
             model = BeamModel(
-                SCOPE, WAVELENGTH, maps, order=size["order"], n=size["n"], oversample=OVERSAMPLE
+                TELESCOPE, WAVELENGTH, maps, order=size["order"], n=size["n"], oversample=OVERSAMPLE
             )
             u = torch.as_tensor(model.layout.coordinates())[None]
 
@@ -523,9 +524,9 @@ def solvephase(side: int, modes: int = 44) -> dict | None:
     n = 4 * side
     problem = Problem(n, order, full=False)
     data = problem.data.reshape(3, side, side)
-    # Theirs takes the illumination as known: so does ours here, at the truth.
+    # solvephase takes the illumination as known: it is held at the truth here too.
     x0, y0 = problem.truth[problem.n_z : problem.n_z + 2]
-    layout = replace(declare(order).fixed({"sigma": SIGMA, "x0": x0, "y0": y0}), ties=())
+    layout = replace(declare(order).with_fixed({"sigma": SIGMA, "x0": x0, "y0": y0}), ties=())
     oo = OO("cpu")
     levels = build(problem, oo(data.reshape(1, -1)), layout, oo)
     model, start = levels.exact.model, oo(layout.coordinates())[None]
@@ -536,9 +537,9 @@ def solvephase(side: int, modes: int = 44) -> dict | None:
     amplitude, _ = (t.detach().numpy() for t in model.aperture(start[0]))
 
     pixels = model.pixels
-    pupil = sp.Pupil(pixels.fill_square(amplitude, 0.0), pitch=pixels.pitch, diameter=2 * SCOPE.radius)
-    path = pixels.fill_square(SCOPE.path(pixels.x, pixels.y, 1.0), 0.0)
-    # Any sign will do: the other turns the surface, not the fit.
+    pupil = sp.Pupil(pixels.fill_square(amplitude, 0.0), pitch=pixels.pitch, diameter=2 * TELESCOPE.radius)
+    path = pixels.fill_square(TELESCOPE.path(pixels.x, pixels.y, 1.0), 0.0)
+    # The sign does not matter: it changes that of the surface, not the time.
     diversity = np.stack([-dz * path for dz in DZ])
     counts = data / problem.sigma  # errors of 1
 
@@ -669,7 +670,7 @@ def picture(rows: list[dict], against: str, path: Path, title: str) -> None:
 
 
 def seconds_text(seconds: float, projected: bool = False) -> str:
-    """A time that a person reads."""
+    """Format a time."""
     text = (
         f"{seconds * 1e3:.3g} ms"
         if seconds < 1

@@ -1,14 +1,14 @@
-"""Are the error bars right? Scatter of many simulated fits about the truth against the errors they claim.
+"""Calibration of the error bars: scatter of many simulated fits about the truth over their standard errors.
 
 Effelsberg at 9.37 mm (32 GHz), maps at dz -22, 0 and +22 mm of 33 x 33 samples out to 6 beams, white noise
 of a sample 1/300 of the peak. Every simulation has a fresh surface of order 5, 0.5 to 1 rad rms, a pointing
-error, and gains and taper drawn from the priors that the fit holds them with: a prior is part of the
-objective, and error bars that count on it are right on average over it. Fit and simulation share one aperture
-raster, for the question is what noise does, not what pixels do.
+error, and gains and taper drawn from the priors of the fit: a prior is part of the objective, and error bars
+are right on average over the prior. Fit and simulation have the same aperture raster, so that only the noise
+matters.
 
 The ratio is the rms of (fit - truth)/(error of that fit). The negative control is fitted with errors in the
-file that are half of the true ones. Further cases ask the same of the Cauchy likelihood, on normal noise and
-on noise of its own kind, and once more with four times the samples of half the S/N.
+file that are half of the true ones. Further cases have the Cauchy likelihood, on normal and on Cauchy noise,
+and four times the samples with half the S/N.
 """
 
 from dataclasses import replace
@@ -28,9 +28,10 @@ from ooftorch.simulation import surfaces as surface
 
 ORDER, WAVELENGTH, DZ = 5, 9.37e-3, (-0.022, 0.0, 0.022)
 NAMES = [zernike.name(k) for k in range(1, zernike.n_terms(ORDER))]
-# How far from one a ratio may be.
+# Largest allowed deviation of a ratio from 1.
 BAND = 0.05
-# A fit farther from the truth (rad rms) has found another valley: error bars here are a tenth of it or less.
+# A fit farther than this from the truth (rad rms) is in another minimum: error bars here are at most a tenth
+# of it.
 LOST = 0.5
 # Fits whose results are held at one time.
 CHUNK = 200
@@ -39,12 +40,12 @@ CAUCHY, CAUCHY_NOISE = "Cauchy likelihood", "Cauchy likelihood and noise"
 
 
 def passes(ratios: list[float]) -> bool:
-    """Whether the scatter of every coefficient is what its error bar says, to 5 %."""
+    """Whether the scatter of every coefficient agrees with its error bar to 5 %."""
     return all(abs(ratio - 1) <= BAND for ratio in ratios)
 
 
 class Telescope:
-    """A telescope that observes a surface and a night of its own for every seed.
+    """A simulated telescope whose surface, pointing, gains and taper are drawn anew for every seed.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Telescope:
         """Surface and pointing, and the other parameters drawn from their priors."""
         rng = np.random.default_rng([seed, 1])
         rows, _ = self._layout.prior()
-        # Of this covariance are the priors; what they leave open stays where a fit starts.
+        # Draw from the covariance of the priors; parameters without a prior keep their start values.
         u = self._layout.coordinates() + np.linalg.pinv(rows) @ rng.normal(size=len(rows))
         z = surface.random(ORDER, rng.uniform(0.5, 1.0), seed=seed)
         return (
@@ -113,7 +114,7 @@ def with_cauchy_noise(observation: Observation, snr: float, seed: int) -> Observ
 
 
 def whitened(result: FitResult, difference: np.ndarray) -> float:
-    """d C^-1 d over the number of coefficients, C the covariance that the fit claims: 1 on average."""
+    """d C^-1 d over the number of coefficients, with the covariance C of the fit: 1 on average."""
     rows = [result.free_names.index(name) for name in NAMES]
     covariance = result.covariance[np.ix_(rows, rows)]
     return float(difference @ np.linalg.solve(covariance, difference)) / len(NAMES)

@@ -1,13 +1,13 @@
-"""Capture range: how many random surfaces are found again, against their rms; writes scripts/results/.
+"""Capture range: fraction of random surfaces that are found, against their rms; writes scripts/results/.
 
     python scripts/capture.py            everything, some twenty minutes on two cores
     python scripts/capture.py --quick    a few surfaces of 2 and 3 rad, to see that it runs; writes nothing
 
-"Plain BFGS" is the search of the paper: SciPy's BFGS from a perfect dish, all coefficients at once and as
-they are, radians. The rest is made easy for it: our objective and exact gradients, width of the illumination
-and offsets known, gains and centre started from the truth. The paper's text has Cauchy's likelihood, its
-program least squares: both are tried, Cauchy's with the noise as its scale. "Default" is `fit_many` as it
-comes.
+"Plain BFGS" is the search of the paper: SciPy's BFGS from a perfect dish, all coefficients at once, unscaled,
+in radians. It has the objective and exact gradients of this package, known width of the illumination and
+offsets, and gains and centre started from the truth. The text of the paper has the Cauchy likelihood, its
+program least squares: both are tried, Cauchy with the noise as its scale. "Default" is `fit_many` with its
+defaults.
 """
 
 import time
@@ -31,7 +31,7 @@ TELESCOPE, WAVELENGTH, DZ = "effelsberg", 9.37e-3, (-0.022, 0.0, 0.022)
 REACH, STEP = 6.0, 0.375  # 33 x 33 samples
 ORDER, SNR = 5, 300.0
 TILT = 0.3
-# Aperture pixels a side, of simulation and fit alike: this is about searching, not about pixels.
+# Aperture pixels a side, the same for simulation and fit, so that only the search matters.
 PIXELS = 96
 RMS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 # Surfaces of each rms, and more where a target is set; plain BFGS, which is slow, is tried on the first.
@@ -61,7 +61,7 @@ def observe(simulator: ooftorch.Simulator, rms: float, numbers: range) -> list[O
 
 
 def outcome(errors: list[float], n_eval: list[int], seconds: float) -> dict:
-    """What became of the surfaces of one rms."""
+    """Summarise the fits of the surfaces of one rms."""
     return {
         "surfaces": len(errors),
         "found": sum(e < FOUND for e in errors),
@@ -84,7 +84,7 @@ def fit_plain(observation: Observation, likelihood: Likelihood) -> tuple[np.ndar
         fixed=held | {"noise": 1.0},
         n=PIXELS,
     )
-    # Neither the flux nor the pointing of the maps is looked at: a perfect dish as it comes.
+    # Start from the perfect dish, without flux and pointing estimated from the maps.
     start = problem.coordinates({"z1": 0.0, "z2": 0.0} | {f"gain_{i}": 1.0 for i in range(len(DZ))})
     end = scipy.optimize.minimize(problem, start.numpy(), jac=True, method="BFGS")
     values = problem.values(torch.as_tensor(end.x))
@@ -101,7 +101,7 @@ def plain(observations: list[Observation], likelihood: Likelihood) -> dict:
 
 
 def default(observations: list[Observation]) -> dict:
-    """Ours, as it comes."""
+    """Fit with the defaults of the package."""
     begin = time.perf_counter()
     results = ooftorch.fit_many(observations, order=ORDER, n=PIXELS)
     seconds = time.perf_counter() - begin
@@ -112,10 +112,10 @@ def default(observations: list[Observation]) -> dict:
 
 def measure(quick: bool) -> dict:
     """All on the same surfaces."""
-    scope = simulator(ooftorch.Noise(snr=SNR))
+    telescope = simulator(ooftorch.Noise(snr=SNR))
     rows = []
     for rms in TARGETS if quick else RMS:
-        observations = observe(scope, rms, range(6 if quick else MORE.get(rms, SURFACES)))
+        observations = observe(telescope, rms, range(6 if quick else MORE.get(rms, SURFACES)))
         row = {"rms": rms, "default": default(observations)}
         for name, (likelihood, first) in PLAIN.items():
             row[name] = plain(observations[:first], likelihood)
@@ -131,7 +131,7 @@ def interval(found: int, n: int) -> tuple[float, float]:
 
 
 def section(found: dict) -> str:
-    """Table and what it says."""
+    """Table and conclusions."""
     rows = {r["rms"]: r for r in found["rows"]}
     lines = [
         [f"{rms:g}"]

@@ -1,4 +1,4 @@
-"""Gaussian against Cauchy when glitches hit some samples, the paper's question; writes scripts/results/.
+"""Gaussian against Cauchy likelihood for maps with glitches, as in the paper; writes scripts/results/.
 
 python scripts/glitches.py            everything, some three minutes on two cores
 python scripts/glitches.py --quick    a few surfaces, to see that it runs; writes nothing
@@ -17,14 +17,14 @@ from results_page import run, table
 
 import ooftorch
 from ooftorch.fitting.likelihood import Cauchy
-from ooftorch.simulation.noise import glitch_sizes
+from ooftorch.simulation.noise import draw_glitches
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.10)
 LIKELIHOODS = ("gaussian", "cauchy")
 RMS, SURFACES = 1.0, 60
 LOST = 0.5  # rad of error beyond which a fit is of no use
 SIZE = 1.0  # of the largest glitch, over the peak
-# Of the Cauchy fit's error with so many samples hit to its own without.
+# Target for the error of the Cauchy fit with glitches over that without.
 TARGET_FRACTION, TARGET = 0.05, 1.3
 
 
@@ -55,15 +55,15 @@ def cauchy_loss() -> float:
 
     That of an M-estimator (Huber 1981, section 7.6), at the scale that the likelihood itself settles on.
     """
-    judge = Cauchy()
+    likelihood = Cauchy()
 
     def mean(f) -> float:
         return scipy.integrate.quad(lambda x: float(f(torch.tensor(x))) * scipy.stats.norm.pdf(x), -10, 10)[0]
 
     # Where the likelihood does not change with the logarithm of the scale: mean of r times score is 1.
-    scale = scipy.optimize.brentq(lambda g: mean(lambda x: x / g * judge.score(x / g)) - 1, 0.1, 3.0)
-    spread = mean(lambda x: judge.score(x / scale).square())
-    return scale * math.sqrt(spread) / mean(lambda x: judge.curvature(x / scale))
+    scale = scipy.optimize.brentq(lambda g: mean(lambda x: x / g * likelihood.score(x / g)) - 1, 0.1, 3.0)
+    spread = mean(lambda x: likelihood.score(x / scale).square())
+    return scale * math.sqrt(spread) / mean(lambda x: likelihood.curvature(x / scale))
 
 
 def measure(quick: bool) -> dict:
@@ -80,7 +80,7 @@ def measure(quick: bool) -> dict:
             row["ratio"], row["ratio_error"] = ratio(row["errors"], rows[0][likelihood]["errors"])
         print(f"{fraction:.0%}", *(f"{name} {rows[-1][name]['mean']:.4f}" for name in LIKELIHOODS))
     loss, loss_error = ratio(rows[0]["cauchy"]["errors"], rows[0]["gaussian"]["errors"])
-    sizes = glitch_sizes(100_000, np.random.default_rng(0))
+    sizes = draw_glitches(100_000, np.random.default_rng(0))
     return {
         "rows": rows,
         "loss": loss,
@@ -91,7 +91,7 @@ def measure(quick: bool) -> dict:
 
 
 def section(found: dict) -> str:
-    """Table and what it says."""
+    """Table and conclusions."""
     rows, lines = found["rows"], []
     for row in rows:
         line = [f"{row['fraction']:.0%}"]

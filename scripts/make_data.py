@@ -19,13 +19,13 @@ from ooftorch.units import SPEED_OF_LIGHT
 
 SEED = 20261121
 
-# Radians of phase: gravity's astigmatism and coma, some trefoil, and a little of what panels do.
+# Radians of phase: astigmatism and coma as by gravity, some trefoil, and small higher orders as by panels.
 SURFACE = {
     "z1": 0.35, "z2": -0.55, "z3": 0.45, "z4": -0.30, "z5": 1.10, "z6": 0.55, "z7": -0.90, "z8": 0.40,
     "z9": -0.35, "z10": 0.30, "z11": -0.20, "z12": 0.25, "z13": 0.35, "z14": -0.45, "z15": 0.30,
     "z16": -0.25, "z17": 0.20, "z18": -0.30, "z19": 0.15, "z20": 0.40,
 }  # fmt: skip
-# What the fit is not told either: the maps' gains (kelvin) differ a little, and the sky has a level.
+# Also unknown to the fit: gains of the maps (kelvin), which differ slightly, and baselines.
 RECEIVER = {
     "sigma": 0.62, "gain_0": 1.97, "gain_1": 2.0, "gain_2": 2.024,
     "offset_0": 0.013, "offset_1": -0.008, "offset_2": 0.021,
@@ -33,7 +33,7 @@ RECEIVER = {
 
 
 def rounded(m: BeamMap) -> BeamMap:
-    """The map as a recorder of limited resolution has it: the same on every processor, but for a tie."""
+    """Round the samples, so that the file is the same on every processor, except for ties."""
     x, y = np.round(m.x, 9), np.round(m.y, 9)
     power = np.round(m.power, 6)
     return replace(m, x=x, y=y, power=power, sigma=np.round(m.sigma, 6), time=np.round(m.time, 3))

@@ -3,8 +3,8 @@
     python scripts/make_srt.py [DIRECTORY]
 
 They are like the public maps of 26 April 2019 in all that a reader or a fit can get wrong: coordinates of the
-source seen from boresight, x slow, each map with its own level and gain, stripes from scan line to scan line,
-and some samples that something else has hit.
+source seen from boresight, x slow, each map with its own baseline and gain, stripes from scan line to scan
+line, and some samples that something else has hit.
 """
 
 import json
@@ -21,15 +21,15 @@ FREQUENCY = 22.23e9
 SURFACE = {
     "z3": -0.20, "z4": 1.20, "z5": 0.40, "z6": -0.30, "z7": 1.80, "z8": 0.35, "z11": -0.25, "z12": 0.15,
 }  # fmt: skip
-# Counts: peak of the perfect telescope, and level, by map.
-GAINS, LEVELS = (980.0, 1000.0, 1030.0), (43.0, 48.0, 86.0)
-# Rms from line to line, and share and size of what else is hit; sizes over the highest sample of all.
+# Peak of the perfect telescope, and baseline, of each map, counts.
+GAINS, BASELINES = (980.0, 1000.0, 1030.0), (43.0, 48.0, 86.0)
+# Rms of the baselines of the lines, and fraction and size of glitches; sizes over the highest sample of all.
 STRIPES, GLITCHES, GLITCH_SIZE = 0.01, 0.003, 0.5
 DZ_NAMES = {-0.027: "OUT1", 0.0: "IN", 0.027: "OUT2"}
 
 
 def text_map(x, y, power, peak, rng):
-    """Rows of one map: where the source was from boresight, lines along y one after the other, and counts."""
+    """Rows of one map, line by line along y: direction of the source seen from boresight, and counts."""
     x, y = -x, -y
     line = np.unique(np.round(x, 9), return_inverse=True)[1]
     power = power + STRIPES * peak * rng.normal(size=line.max() + 1)[line]
@@ -54,13 +54,13 @@ def main(directory: Path) -> None:
     rng = np.random.default_rng(SEED)
     peak = max(m.power.max() for m in observation.maps)
     lines = ["[observation]", 'telescope = "srt"', f"frequency_hz = {FREQUENCY:.4g}", 'sky = "source"']
-    for m, level in zip(observation.maps, LEVELS, strict=True):
+    for m, baseline in zip(observation.maps, BASELINES, strict=True):
         name = f"{DZ_NAMES[m.dz]}.txt"
-        (directory / name).write_text(text_map(m.x, m.y, m.power + level, peak, rng))
+        (directory / name).write_text(text_map(m.x, m.y, m.power + baseline, peak, rng))
         lines += ["", "[[map]]", f'file = "{name}"', f"dz_m = {m.dz}"]
     (directory / "observation.toml").write_text("\n".join(lines) + "\n")
     truth = SURFACE | {f"gain_{i}": gain for i, gain in enumerate(GAINS)}
-    truth |= {f"offset_{i}": level for i, level in enumerate(LEVELS)}
+    truth |= {f"offset_{i}": baseline for i, baseline in enumerate(BASELINES)}
     (directory / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 
 

@@ -133,7 +133,7 @@ def oof() -> Large:
         box=[(v - 1.5, v + 1.5) for v in start.tolist()],
     )
     gtol = {"gtol": 1e-2}
-    without_slope = "27 numbers tied to each other are too many without a slope"
+    no_gradient = "27 correlated parameters are too many without a gradient"
     return Large(
         problem,
         # A hundredth of a unit of log-posterior: a seventh of a standard error.
@@ -151,9 +151,9 @@ def oof() -> Large:
             "dual_annealing": {"maxiter": 3},
         },
         short={
-            "nelder-mead": without_slope,
+            "nelder-mead": no_gradient,
             "powell": "one coordinate after the other makes no way where they are tied to each other",
-            "cobyla": without_slope,
+            "cobyla": no_gradient,
             "dogleg": "the Hessian is not positive definite at the start",
             "sgd": "one step size for all directions: the largest that does not run away hardly moves most",
         },
@@ -170,7 +170,7 @@ def oof() -> Large:
 
 @dataclass
 class Cell:
-    """What came of a method on a problem: counts (values, gradients, products), a mark, and why."""
+    """Outcome of a method on a problem: counts (values, gradients, products), a mark, and the reason."""
 
     mark: str
     why: str = ""
@@ -179,7 +179,7 @@ class Cell:
     seconds: float = 0.0
 
     def text(self, notes: list[str]) -> str:
-        """As it stands in the table; its reason joins the notes."""
+        """Text for the table; the reason is added to the notes."""
         if self.why and self.why not in notes:
             notes.append(self.why)
         number = f" ({notes.index(self.why) + 1})" if self.why else ""
@@ -209,7 +209,7 @@ def scipy_global(method: str, problem: Problem, options: dict) -> tuple[Optimize
     else:
         more |= {"x0": problem.start}
         answer = run(value, bounds, minimizer_kwargs=local | {"bounds": bounds}, **more)
-    # Both come back to points that they know; `minimize` remembers the last.
+    # Both evaluate some points again; `minimize` caches the last one.
     return answer, (value.moves, gradient.moves, 0)
 
 
@@ -241,8 +241,8 @@ def cell(method: str, name: str, large: Large | None) -> Cell:
         if not refused:
             return Cell("?", f"{method} on {name} is refused: {refusal}")
         # The same in one note for all methods and runs.
-        said = re.sub(f"^{method} ", "it ", str(refusal))
-        return Cell("refused", re.sub(r" after \d+ steps", "", said))
+        message = re.sub(f"^{method} ", "it ", str(refusal))
+        return Cell("refused", re.sub(r" after \d+ steps", "", message))
     x = result.x.numpy()
     if large is None:
         arrived = np.abs(x - problem.solution).max() < 2e-3
@@ -283,7 +283,7 @@ def reason(method: str, name: str, large: Large | None) -> str:
 # ------------------------------------------------------------------------------------------------- the page
 
 
-def measure(quick: bool, tell: Callable[[str], None] = print) -> dict:
+def measure(quick: bool, report: Callable[[str], None] = print) -> dict:
     """All cells by method and problem, and the regressions."""
     rows, columns = QUICK if quick else (method_names(), list(PROBLEMS))
     large = {} if quick else {"cities": the_cities(), "OOF, order 5": oof()}
@@ -294,7 +294,7 @@ def measure(quick: bool, tell: Callable[[str], None] = print) -> dict:
         for method in rows:
             cells[method] = {name: cell(method, name, large.get(name)) for name in [*columns, *large]}
             slow = max(cells[method], key=lambda name: cells[method][name].seconds)
-            tell(f"{method}: slowest {slow}, {cells[method][slow].seconds:.1f} s")
+            report(f"{method}: slowest {slow}, {cells[method][slow].seconds:.1f} s")
     return {"cells": {m: {n: vars(c) for n, c in row.items()} for m, row in cells.items()}}
 
 
@@ -333,7 +333,7 @@ def regressions_text(found: dict) -> str:
         return "The data of NIST are not beside this repository (`../shared/data/nist_strd`): left out."
     rows = []
     for name, starts in found.items():
-        # No double-precision residual knows the certified sum of Lanczos1, 1.4e-25.
+        # The certified sum of Lanczos1, 1.4e-25, is below the rounding of residuals in double precision.
         numbers = [
             [f"{s['digits']:.1f}", "-" if name == "Lanczos1" else f"{s['sum']:.0e}", str(s["nfev"])]
             for s in starts

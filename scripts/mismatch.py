@@ -28,25 +28,25 @@ from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import Noise
 
 ORDER, RMS, SNR, WAVELENGTH, DZ = 5, 0.5, 300.0, 9.37e-3, (-0.022, 0.0, 0.022)
-SCOPE = telescopes.load("effelsberg")
-BEAM = WAVELENGTH / (2 * SCOPE.radius)
-TAPER = SCOPE.illumination.taper_db
+TELESCOPE = telescopes.load("effelsberg")
+BEAM = WAVELENGTH / (2 * TELESCOPE.radius)
+TAPER = TELESCOPE.illumination.taper_db
 RIGHT = "nothing wrong"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One mistake.
+    """One wrong assumption.
 
     Attributes
     ----------
     mistake, size : what is wrong, and by how much.
-    remedy : what the fit is told to do about it, if anything.
-    values : true parameters beside the surface.
-    lamp : the true illumination model, if not the usual one.
-    noise : what happens beside white noise.
-    told : turns the true observation into what the file says.
-    assumed : the telescope that the fit believes in.
+    remedy : the option of the fit against it, if any.
+    values : true parameters in addition to the surface.
+    illumination : the true illumination model, if not the usual one.
+    noise : noise in addition to white noise.
+    recorded : function from the true observation to the one in the file.
+    assumed : the telescope that the fit assumes.
     options : of the fit.
     """
 
@@ -54,15 +54,15 @@ class Case:
     size: str
     remedy: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
-    lamp: str | None = None
+    illumination: str | None = None
     noise: Noise = Noise()  # noqa: RUF009  (frozen)
-    told: Callable[[Observation], Observation] = lambda observation: observation
-    assumed: Telescope = SCOPE
+    recorded: Callable[[Observation], Observation] = lambda observation: observation
+    assumed: Telescope = TELESCOPE
     options: Mapping = field(default_factory=dict)
 
 
 def taper(change: float, **options) -> dict:
-    """A true taper `change` dB weaker than the one that is assumed."""
+    """Case arguments for a true taper `change` dB weaker than the assumed one."""
     return {
         "values": {"sigma": find_width(TAPER + change)},
         "options": options,
@@ -70,22 +70,22 @@ def taper(change: float, **options) -> dict:
 
 
 def focus(factor: float = 1.0, shift: float = 0.0) -> Callable[[Observation], Observation]:
-    """The file gives dz times a factor, plus a shift in metres."""
+    """Function to an observation whose file has dz times a factor, plus a shift in metres."""
     return lambda observation: replace(
         observation, maps=tuple(replace(m, dz=factor * m.dz + shift) for m in observation.maps)
     )
 
 
 def wavelength(factor: float) -> Callable[[Observation], Observation]:
-    """The file gives the wavelength times a factor."""
+    """Function to an observation whose file has the wavelength times a factor."""
     return lambda observation: replace(observation, wavelength=factor * observation.wavelength)
 
 
 def legs(factor: float) -> Telescope:
-    """The telescope with legs of another width; of none, without legs and shadows."""
-    known = SCOPE.blockage.legs
+    """The telescope with the width of the legs times a factor; 0: without legs and shadows."""
+    known = TELESCOPE.blockage.legs
     other = replace(known, half_width=tuple(factor * width for width in known.half_width)) if factor else None
-    return replace(SCOPE, blockage=replace(SCOPE.blockage, legs=other))
+    return replace(TELESCOPE, blockage=replace(TELESCOPE.blockage, legs=other))
 
 
 def cases(quick: bool) -> list[Case]:
@@ -98,15 +98,15 @@ def cases(quick: bool) -> list[Case]:
             Case("taper", f"{change} dB", "free, as by default", **taper(change)),
         ]
     for percent in (1, 10) if quick else (1, 3, 10):
-        found.append(Case("all defocuses scaled", f"{percent} %", told=focus(factor=1 + percent / 100)))
+        found.append(Case("all defocuses scaled", f"{percent} %", recorded=focus(factor=1 + percent / 100)))
     for percent in (3,) if quick else (1, 3):
-        size, told = f"{percent} % of the defocus", focus(shift=percent / 100 * defocus)
+        size, recorded = f"{percent} % of the defocus", focus(shift=percent / 100 * defocus)
         found += [
-            Case("common shift of the focus", size, "held, as by default", told=told),
-            Case("common shift of the focus", size, "dz freed", told=told, options={"free": ("dz",)}),
+            Case("common shift of the focus", size, "held, as by default", recorded=recorded),
+            Case("common shift of the focus", size, "dz freed", recorded=recorded, options={"free": ("dz",)}),
         ]
     for percent in (1,) if quick else (0.1, 1, 3):
-        found.append(Case("wavelength", f"{percent:g} %", told=wavelength(1 + percent / 100)))
+        found.append(Case("wavelength", f"{percent:g} %", recorded=wavelength(1 + percent / 100)))
     for factor in (0,) if quick else (0, 0.5, 1.5):
         size = f"{factor:g} times the true width" if factor else "none at all"
         found.append(Case("legs", size, assumed=legs(factor)))
@@ -117,7 +117,7 @@ def cases(quick: bool) -> list[Case]:
     gaussian = {"illumination": "gaussian"}
     return [
         *found,
-        Case("illumination model", "a pedestal, not a Gaussian", lamp="pedestal", options=gaussian),
+        Case("illumination model", "a pedestal, not a Gaussian", illumination="pedestal", options=gaussian),
         Case("pointing jitter of samples", "0.05 beams rms", noise=Noise(jitter=0.05 * BEAM)),
         Case("slow pointing wander", "0.05 beams rms", "held, as by default", noise=wander),
         Case("slow pointing wander", "0.05 beams rms", "dx, dy freed", noise=wander, options=pointing),
@@ -130,9 +130,9 @@ def cases(quick: bool) -> list[Case]:
 
 
 @functools.cache
-def simulator(lamp: str | None, noise: Noise) -> ooftorch.Simulator:
+def simulator(illumination: str | None, noise: Noise) -> ooftorch.Simulator:
     return ooftorch.Simulator(
-        SCOPE, wavelength=WAVELENGTH, dz=DZ, reach=6.0, step=0.375, illumination=lamp, noise=noise
+        TELESCOPE, wavelength=WAVELENGTH, dz=DZ, reach=6.0, step=0.375, illumination=illumination, noise=noise
     )
 
 
@@ -154,9 +154,9 @@ def recorded(observation: Observation, rng: np.random.Generator | None) -> Obser
 
 def study(case: Case, seeds: range) -> dict:
     """Fit a case, once for each seed without noise and once with it."""
-    sim = simulator(case.lamp, case.noise)
+    sim = simulator(case.illumination, case.noise)
     clean = [
-        case.told(sim.observe({**case.values, **surface.random(ORDER, RMS, seed=seed)}, seed=seed))
+        case.recorded(sim.observe({**case.values, **surface.random(ORDER, RMS, seed=seed)}, seed=seed))
         for seed in seeds
     ]
     maps = [recorded(o, None) for o in clean]
@@ -195,14 +195,14 @@ def named(case: dict) -> str:
 
 
 def verdicts(case: dict) -> str:
-    """The word, or how many surfaces got which."""
+    """The verdict of all surfaces, or the number of surfaces with each verdict."""
     words = case["verdicts"]
     if len(words) == 1:
         return next(iter(words))
     return ", ".join(f"{number} {word}" for word, number in words.items())
 
 
-# What to remember: a sentence, and the cases whose errors (um) it tells.
+# Conclusions: a sentence, and the cases whose errors (um) it contains.
 _LESSONS = (
     (
         "**The travel of the subreflector.** Defocuses that are all 3 or 10 % off their nominal values cost "
@@ -291,8 +291,8 @@ def section(found: dict) -> str:
         table(head, rows),
         "\n".join(lessons),
         f"Does anything warn? Of {len(harmful)} mistakes that cost more than twice the error bar, "
-        f'{len(silent)} get the verdict "good" on every surface. Reduced chi-square tells most of them from '
-        "1 where the errors in the file can be trusted, but not a shift of the focus.",
+        f'{len(silent)} get the verdict "good" on every surface. Reduced chi-square differs from 1 for '
+        "most of them if the errors in the file are right, but not for a shift of the focus.",
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -300,7 +300,7 @@ def section(found: dict) -> str:
 def picture(found: dict) -> Figure:
     shown = found["cases"][::-1]
     colours = {"good": "C0", "usable with care": "C1", "do not apply": "C3"}
-    # Of two words said equally often, the graver.
+    # Of two verdicts with equal counts, the more serious one.
     words = [max(reversed(colours), key=lambda word: c["verdicts"].get(word, 0)) for c in shown]
     errors = [c["error_um"] for c in shown]
     per_rad = 1e6 * WAVELENGTH / (4 * math.pi)

@@ -1,11 +1,11 @@
-"""What `minimize` costs beside the function itself: against SciPy with a closure written by hand.
+"""Overhead of `minimize` per evaluation, compared with SciPy and a closure written by hand.
 
     python scripts/overhead.py
 
 Both run SciPy's BFGS on the same torch function from the same start, so both take the same path; one after
-the other in turn, for a machine has slow seconds. Two functions: Rosenbrock's of three numbers, where the
-difference is the overhead of one evaluation of value and gradient; and the paper's problem (see benchmark.py)
-at N = 256 and order 5, where it is a share.
+the other in turn, because the speed of the machine varies. Two functions: Rosenbrock's of three numbers,
+where the difference is the overhead of one evaluation of value and gradient; and the paper's problem (see
+benchmark.py) at N = 256 and order 5, where it is a share.
 """
 
 import statistics
@@ -28,7 +28,7 @@ def rosenbrock(x: Tensor) -> Tensor:
 
 
 def by_hand(fun: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """The closure that one would write for SciPy."""
+    """The closure to write for SciPy without `minimize`."""
 
     def closure(vector: np.ndarray) -> tuple[float, np.ndarray]:
         x = torch.tensor(vector, requires_grad=True)

@@ -217,18 +217,18 @@ def _of_logistic():
 
 
 def _on_circle():
-    """Lowest point of Rosenbrock's function on the unit circle, by the root of its slope in the angle."""
+    """Lowest point of Rosenbrock's function on the unit circle, by the root of its angular derivative."""
 
-    def slope(t):
+    def derivative(t):
         g = _rosenbrock_gradient(np.array([np.cos(t), np.sin(t)]))
         return g @ [-np.sin(t), np.cos(t)]
 
-    t = brentq(slope, 0.4, 1.0, xtol=1e-15)
+    t = brentq(derivative, 0.4, 1.0, xtol=1e-15)
     return [np.cos(t), np.sin(t)]
 
 
 def _disc():
-    """Rosenbrock's function inside the unit disc, as SciPy's newer methods are told."""
+    """Rosenbrock's function inside the unit disc, in the form of SciPy's newer methods."""
     kinds = [
         NonlinearConstraint(lambda x: (x**2).sum(), -np.inf, 1.0),
         NonlinearConstraint(
@@ -299,7 +299,7 @@ PROBLEMS: dict[str, Problem] = {
         [(-4.5, 4.5)] * 2,
     ),
     "logistic": _of_logistic(),
-    # Below x = 1/2 the valley ends at (1/2, 1/4).
+    # With x below 1/2 the minimum is at (1/2, 1/4).
     "bounded": _of_rosenbrock([-1.2, 1.0], [0.5, 0.25], bounds=[(-2.0, 0.5), (-2.0, 2.0)]),
     "disc": _disc(),
     "disc, dict": _half_disc(),
@@ -310,7 +310,7 @@ PROBLEMS: dict[str, Problem] = {
 
 # ------------------------------------------------------------------------------------ methods by problems
 
-# What each method is told, for every problem; nothing where SciPy's defaults will do.
+# Options of each method, for every problem; empty for SciPy's defaults.
 OPTIONS = {
     "nelder-mead": {"adaptive": True, "maxiter": 5000, "maxfev": 5000},
     "powell": {},
@@ -353,7 +353,7 @@ DENSE = {"dogleg", "trust-exact"}
 SEARCH_A_BOX = {"differential_evolution", "shgo", "dual_annealing", "direct"}
 
 _VALLEY = "its linear models crawl along a narrow valley: 12000 evaluations in two dimensions"
-_NO_SLOPE = "the slope does not get small at a kink, so no line search ends well"
+_NO_SMALL_GRADIENT = "the gradient does not get small at a kink, so no line search ends well"
 _STEPS = "one step size for all directions: thousands of steps here"
 # Where a method does not come to the answer, for its own reasons; SciPy with hand-written derivatives
 # does not either, where it is SciPy's.
@@ -381,9 +381,9 @@ SHORT = {
 # Whether these arrive is decided by the last digit of the method's own arithmetic, which is the processor's.
 UNDECIDED = dict.fromkeys(
     [(method, "kink") for method in ("tnc", "l-bfgs-b", "cg", "bfgs", "metric-bfgs", "basinhopping")],
-    _NO_SLOPE,
+    _NO_SMALL_GRADIENT,
 )
-# A step of 1/2 is right for the logistic regression and too long for these, which it says.
+# A step of 1/2 is right for the logistic regression and too long for these; the methods report it.
 RUNS_AWAY = {
     ("sgd", name) for name in ("rosenbrock 2", "rosenbrock 5", "rosenbrock 10", "badly scaled", "beale")
 }

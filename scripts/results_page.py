@@ -1,4 +1,4 @@
-"""What the scripts that measure share: machine, tables, and their sections in a page."""
+"""Tools of the study scripts: description of the machine, tables, and the sections of the results page."""
 
 import argparse
 import importlib.metadata
@@ -17,7 +17,7 @@ PAGE = RESULTS / "README.md"
 
 
 def machine() -> dict:
-    """What the numbers were measured on, and with."""
+    """Machine and versions with which the numbers were measured."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line for line in lines if line.startswith("model name")]
@@ -32,7 +32,7 @@ def machine() -> dict:
 
 
 def machine_text(m: dict) -> str:
-    """The same in a line."""
+    """Format the machine as one line."""
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     return (
         f"{m['cores']} cores ({m['processor']}), {m['threads']} thread{'s' * (m['threads'] != 1)}, "

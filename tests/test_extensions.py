@@ -126,7 +126,7 @@ class DriftWhitening(Whitening):
     def transpose(self, whitened, scale=1.0):
         return self._without_line(whitened) * self._inverse_errors / scale
 
-    def of(self, rows):
+    def select(self, rows):
         errors, valid, time, width = self._parts
         return DriftWhitening(errors[rows], valid[rows], time[rows], width)
 

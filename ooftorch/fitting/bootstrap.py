@@ -1,4 +1,4 @@
-"""Bootstrap: observations as they might have come out, to see how far a fit would scatter."""
+"""Bootstrap: resampled observations, whose fits scatter as the noise makes the real one scatter."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,21 +15,23 @@ __all__ = ["resample"]
 
 
 def resample(observation: "Observation", result: FitResult, n: int, *, seed: int = 0) -> "list[Observation]":
-    """Draw observations from a fit and its own residuals.
+    """Draw observations from a fit and its residuals.
 
-    Each map becomes its fitted model plus residuals drawn with replacement from that map's (Efron 1979, the
-    bootstrap of residuals): what the noise is need not be known, only that samples are independent. Fit them
-    with `fit_many`; the scatter of the coefficients is their standard error, by a road that assumes neither a
-    likelihood nor a linear model.
+    Each map is its fitted model plus residuals drawn with replacement from those of the same map (bootstrap
+    of residuals; Efron 1979, Annals of Statistics 7, 1). Samples must be independent; their distribution need
+    not be known. Fit the result with `fit_many`: the scatter of the coefficients is their standard error,
+    without assuming a likelihood or a linear model.
 
     Parameters
     ----------
     observation : Observation
         The one that was fitted.
     result : FitResult
+        Its fit.
     n : int
-        Observations to draw.
+        Number of observations to draw.
     seed : int
+        Random seed.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def resample(observation: "Observation", result: FitResult, n: int, *, seed: int
     Raises
     ------
     InputError
-        If the result is that of other maps.
+        If the maps of the result have other sizes than those of the observation.
     """
     sizes = [m.power.size for m in observation.maps]
     if sizes != [m.data.size for m in result.maps]:
@@ -48,10 +50,10 @@ def resample(observation: "Observation", result: FitResult, n: int, *, seed: int
         )
     rng = np.random.default_rng(seed)
 
-    def drawn(m: "BeamMap", model: np.ndarray) -> "BeamMap":
+    def draw_map(m: "BeamMap", model: np.ndarray) -> "BeamMap":
         valid = m.valid
         power = m.power.copy()
-        # In units of each sample's error, where there is one.
+        # Residuals in units of the error of each sample, if errors are given.
         error = np.ones(power.size) if m.sigma is None else m.sigma
         residuals = (m.power - model)[valid] / error[valid]
         power[valid] = model[valid] + error[valid] * rng.choice(residuals, size=residuals.size)
@@ -61,8 +63,8 @@ def resample(observation: "Observation", result: FitResult, n: int, *, seed: int
     return [
         replace(
             observation,
-            maps=tuple(drawn(m, model) for m, model in zip(observation.maps, fits, strict=True)),
-            truth=None,  # the fit is what is true of them
+            maps=tuple(draw_map(m, model) for m, model in zip(observation.maps, fits, strict=True)),
+            truth=None,  # the true surface of the resampled maps is that of the fit
         )
         for _ in range(n)
     ]

@@ -1,4 +1,7 @@
-"""From observations to surfaces: `fit`, and `fit_many` for observations of the same shape side by side."""
+"""`fit`: from an observation to the surface of the telescope; `fit_many`: for a batch of observations.
+
+Observations of the same directions and focus offsets share their models and are fitted side by side.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +23,7 @@ from ooftorch.result import FitResult
 
 __all__ = ["Progress", "fit", "fit_many"]
 
-# Memory for the observations fitted side by side, with one start each; a search has two at once.
+# Memory for a batch of observations with one start each, bytes; a search has two starts at a time.
 _BATCH_BYTES = 2.5e8
 
 
@@ -47,26 +50,28 @@ def fit(
     observation : Observation
         From `ooftorch.read`, or built from arrays.
     telescope : Telescope, str or Path, optional
-        A telescope, a name the package knows, or a TOML file; the observation's own when not given.
+        A telescope, the name of one of the package, or a TOML file; by default that of the observation.
     order : int, optional
         Highest order of the basis, 5 for Zernikes by default; orders 1 to this one are fitted in turn.
     likelihood : {"gaussian", "cauchy"} or Likelihood
+        "cauchy" is robust against outliers.
     illumination : str or Illumination, optional
-        "gaussian", "pedestal", "squashed", "tophat", or a model; by default what the receiver asks for, else
-        the telescope's usual one.
+        "gaussian", "pedestal", "squashed", "tophat", or a model; by default that of the observation's
+        receiver, else the usual one of the telescope.
     basis : {"zernike"} or SurfaceBasis
-        What the surface is a sum of.
+        Functions whose sum is the phase of the surface.
     noise : {"independent"} or NoiseModel
-        How samples scatter about the model.
+        Covariance of the noise of the samples.
     device : {"auto", "cpu", "cuda"}
+        "auto" uses a CUDA device if there is one.
     free : iterable of str
-        Parameters to free beyond the default ones: "x0", "y0", "q", "dz", "dx" (one per map), ...
+        Parameters to free in addition to the default ones: "x0", "y0", "q", "dz", "dx" (one per map), ...
     fixed : mapping of str to float, optional
         Parameters to hold, with their values, in their units.
     n, oversample : int, float, optional
         Aperture raster (see `Pixels`); n by default 256, or more for maps that reach farther out.
     progress : callable, optional
-        Gets a `Progress` after every evaluation and every order.
+        Called with a `Progress` after every evaluation and every order.
 
     Returns
     -------
@@ -75,8 +80,8 @@ def fit(
     Raises
     ------
     InputError
-        If the observation cannot be fitted, the telescope is not known or not given, a name is not
-        known, or there are more parameters than samples.
+        If the observation cannot be fitted, the telescope is unknown or not given, a name is unknown, or
+        there are more parameters than samples.
     """
     options = FitOptions(
         order=order,
@@ -101,17 +106,18 @@ def fit_many(
     progress: Callable[[Progress], None] | None = None,
     **options,
 ) -> list[FitResult]:
-    """Fit many observations of the same shape side by side: a night's archive, simulations, resamples.
+    """Fit many observations of the same shape side by side: an archive, simulations, bootstrap samples.
 
-    Each result is what `fit` would give, to within the tolerance of the minimum; the work of many is shared
-    out better over the cores or the GPU.
+    Each result equals that of `fit` to within the tolerance of the minimum. A batch uses the cores, or the
+    GPU, better than one fit after the other.
 
     Parameters
     ----------
     observations : sequence of Observation
-        The same directions, defocuses, wavelength and receiver; power, errors and missing samples may differ.
+        With the same directions, focus offsets, wavelength and receiver; power, errors and missing samples
+        may differ.
     telescope, progress, **options
-        As of `fit`.
+        As in `fit`.
 
     Returns
     -------
@@ -121,7 +127,7 @@ def fit_many(
     Raises
     ------
     InputError
-        As `fit`, or if the observations are not of the same shape; the first that differs is named.
+        As `fit`, or if the observations are not of the same shape; the message names the first that differs.
     """
     observations = list(observations)
     return _fit(observations, telescope, FitOptions(**options), progress) if observations else []
@@ -137,15 +143,18 @@ def _fit(
     setup = set_up(observations, telescope, options)
     rows = torch.arange(len(observations), device=setup.starts.device)
     found = [
-        fitted for some in rows.split(_count_at_once(setup)) for fitted in fit_orders(setup, some, progress)
+        fitted
+        for some in rows.split(_choose_batch_size(setup))
+        for fitted in fit_orders(setup, some, progress)
     ]
     results = [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
     return [replace(result, seconds=(time.perf_counter() - begin) / len(results)) for result in results]
 
 
-def _count_at_once(setup: Setup) -> int:
-    """Observations fitted side by side that memory has room for."""
+def _choose_batch_size(setup: Setup) -> int:
+    """Number of observations to fit side by side within `_BATCH_BYTES`."""
     levels = setup.levels
-    # Jacobians of the search, and fields and samples of the exact model, some twenty of each.
+    # Bytes per observation: about three Jacobians of the search level in float64, and about forty float64
+    # numbers for every sample of the exact model.
     each = 24 * len(setup.layout.free) * sum(levels.search.model.sizes) + 320 * sum(levels.exact.model.sizes)
     return max(1, int(_BATCH_BYTES / each))

@@ -1,4 +1,4 @@
-"""How well a fit describes each map: noise of a sample, and chi-square."""
+"""Goodness of fit: standard error of a sample of each map, and chi-square."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +17,23 @@ Array = NDArray[np.float64]
 
 
 def estimate_noises(maps: Sequence[BeamMap], residuals: Sequence[Array]) -> list[float]:
-    """Standard error of a sample of each map.
+    """Estimate the standard error of a sample of each map.
 
-    The median of the file's errors; where it has none, the scatter from sample to sample away from the beam,
-    by fourth differences along the scan: a beam sampled a few times over its width hardly shows in them.
-    Where neighbours in the file are none on the sky the beam does show, and the scatter of the residuals is
-    smaller.
+    With errors in the file: their median. Without: the smaller of two robust estimates, the scatter of fourth
+    differences along the scan in the outer half of the map, and that of the residuals. The differences remove
+    a beam that is sampled a few times over its width, but not if consecutive samples are not neighbours on
+    the sky; the residuals are then the smaller.
 
     Parameters
     ----------
     maps : sequence of BeamMap
-    residuals : sequence of ndarray
+    residuals : sequence of ndarray, (n,)
         Data minus model of each map.
+
+    Returns
+    -------
+    list of float
+        In the units of the data.
     """
     if has_errors(maps):
         return [float(np.median(m.sigma[m.valid])) for m in maps if m.sigma is not None]
@@ -46,7 +51,7 @@ def _estimate_scatter(m: BeamMap, residual: Array) -> float:
 def compute_chi2(
     noise: NoiseModel, samples: Samples, noises: Sequence[float], errors_known: bool, residuals: Tensor
 ) -> float:
-    """Sum of the squared whitened residuals; NaN without noise.
+    """Sum of the squared whitened residuals; NaN if an error is zero.
 
     Parameters
     ----------
@@ -54,8 +59,9 @@ def compute_chi2(
     samples : Samples
         Of one observation.
     noises : sequence of float
-        Standard error of a sample of each map, used where the file has no errors.
+        Standard error of a sample of each map, used if the file has no errors.
     errors_known : bool
+        Whether the file has errors.
     residuals : Tensor, (n,)
         Data minus model.
     """

@@ -1,7 +1,7 @@
-"""How likely whitened residuals are.
+"""Likelihoods of whitened residuals: Gaussian, and Cauchy for data with outliers.
 
-Each likelihood maps residuals r, data minus model whitened by a noise model, to a negative log-likelihood in
-natural units, normalisation included, so that the scale of the noise can be fitted with the rest.
+Each gives the negative log-likelihood of residuals r (model minus data, whitened by a noise model) in natural
+units, including its normalisation, so that the scale of the noise can be fitted too.
 """
 
 import math
@@ -21,17 +21,17 @@ class Likelihood(ABC):
     Attributes
     ----------
     name : str
-        As on the command line.
+        Name on the command line and in files.
     mean_information : float
-        Fisher information of one sample about its own mean.
+        Fisher information of one sample on its mean.
     scale_information : float
-        Fisher information of one sample about the logarithm of the scale of the noise.
+        Fisher information of one sample on the logarithm of the scale of the noise.
     robust : bool
-        Whether it forgives outliers. The errors of a file are then no measure of its scale, which is fitted,
-        and the covariance comes from the residuals as they are.
+        Whether outliers have limited influence. The scale of the noise is then fitted even if the file has
+        errors, and the covariance is estimated from the residuals.
     initial_widening : float
-        A search starts with the noise so many times wider than the residuals: with a robust likelihood it
-        takes that for every sample to count.
+        Factor on the scale of the noise at the start of a search. A robust likelihood starts with a wide
+        scale, so that no sample is an outlier yet.
     """
 
     name: str
@@ -42,27 +42,27 @@ class Likelihood(ABC):
 
     @abstractmethod
     def per_sample(self, r: Tensor) -> Tensor:
-        """Negative log-density of the residual r."""
+        """Negative log-density of each residual, the shape of r."""
 
     @abstractmethod
     def score(self, r: Tensor) -> Tensor:
-        """Derivative of `per_sample`."""
+        """Derivative of `per_sample` with respect to r."""
 
     @abstractmethod
     def curvature(self, r: Tensor) -> Tensor:
-        """Second derivative of `per_sample`."""
+        """Second derivative of `per_sample` with respect to r."""
 
     @abstractmethod
     def sum_and_score(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """`per_sample` summed over the last dimension, and `score`, with as few passes as it takes."""
+        """Sum of `per_sample` over the last dimension (...), and `score` (..., n), in few passes over r."""
 
     @abstractmethod
     def estimate_scale(self, r: Tensor) -> float:
-        """Scale that makes the residuals r (n,) most likely, or a close robust estimate."""
+        """Estimate the scale of residuals r (n,): the maximum-likelihood value, or a robust approximation."""
 
 
 class Gaussian(Likelihood):
-    """Normal errors: r**2/2 per sample (Nikolic 2018, equation 4 with the sign of its exponent mended)."""
+    """Normal errors: r**2/2 per sample (Nikolic 2018, equation 4 with the sign of the exponent corrected)."""
 
     name = "gaussian"
     mean_information, scale_information = 1.0, 2.0
@@ -84,7 +84,7 @@ class Gaussian(Likelihood):
 
 
 class Cauchy(Likelihood):
-    """Cauchy errors: log(1 + r**2) per sample, forgiving of glitches (Nikolic 2018, equation 7)."""
+    """Cauchy errors: log(1 + r**2) per sample, robust against glitches (Nikolic 2018, equation 7)."""
 
     name = "cauchy"
     mean_information = scale_information = 0.5
@@ -104,7 +104,7 @@ class Cauchy(Likelihood):
         return torch.log1p(s).sum(-1) + math.log(math.pi) * r.shape[-1], 2 * r / (1 + s)
 
     def estimate_scale(self, r: Tensor) -> float:  # noqa: D102
-        # Half of a Cauchy distribution lies within its half width.
+        # Half of the probability of a Cauchy distribution is within its half width at half maximum.
         return float(r.abs().median())
 
 
@@ -113,7 +113,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "cauchy": Cauc
 
 
 def choose(likelihood: str | Likelihood) -> Likelihood:
-    """Return the likelihood of that name, or one as it is; InputError with the known names otherwise."""
+    """Return the likelihood of this name, or a likelihood object unchanged; InputError for other names."""
     if isinstance(likelihood, Likelihood):
         return likelihood
     if likelihood not in LIKELIHOODS:

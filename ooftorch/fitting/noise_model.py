@@ -1,8 +1,8 @@
-"""How samples scatter about the model: the noise that whitening makes independent and of unit scale.
+"""Noise models: the covariance of the noise, as a whitening of the residuals.
 
-Likelihood, posterior, metric, covariance, chi-square and start see the noise only through a `Whitening`. What
-a noise model integrates out (a drift, levels of scan lines), its whitening takes from the residuals. Every
-noise model has one parameter in a fit, `noise`: the factor on all its standard deviations.
+Likelihood, posterior, metric, covariance, chi-square and start use the noise only through a `Whitening`.
+Nuisance terms that a noise model integrates out (a drift, baselines of scan lines) are part of its
+covariance. Every noise model has one parameter in a fit, `noise`: a factor on all its standard deviations.
 """
 
 from abc import ABC, abstractmethod
@@ -17,15 +17,14 @@ __all__ = ["NOISE_MODELS", "IndependentNoise", "NoiseModel", "Whitening", "choos
 
 
 class Whitening(ABC):
-    """Linear operator W that makes the noise of the samples independent, W^T W being its inverse covariance.
+    """Linear operator W that makes the noise independent and of unit variance: W^T W = inverse covariance.
 
     Attributes
     ----------
     n_valid : Tensor, ([b])
-        Samples that were observed, for each of b observations.
+        Number of valid samples of each of b observations.
     log_determinant : Tensor, ([b])
-        Half the logarithm of the determinant of the covariance: for independent samples, the sum of the
-        logarithms of their errors.
+        Half the log-determinant of the covariance; for independent samples the sum of the log errors.
     """
 
     n_valid: Tensor
@@ -33,41 +32,53 @@ class Whitening(ABC):
 
     @abstractmethod
     def whiten(self, residuals: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Whiten residuals (..., [b,] n); zero where no sample was observed. May overwrite its argument.
+        """Apply W to residuals. May overwrite its argument.
 
         Parameters
         ----------
         residuals : Tensor, (..., [b,] n)
         scale : Tensor, ([b,] 1), or float
             Factor on the standard deviations.
+
+        Returns
+        -------
+        Tensor, (..., [b,] n)
+            Zero for samples that are not valid.
         """
 
     @abstractmethod
     def transpose(self, whitened: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Apply the transposed operator to (..., [b,] n). May overwrite its argument."""
+        """Apply the transpose of W to (..., [b,] n). May overwrite its argument."""
 
     @abstractmethod
-    def of(self, rows: Tensor) -> "Whitening":
-        """Return the whitening of some of the observations."""
+    def select(self, rows: Tensor) -> "Whitening":
+        """Return the whitening of the observations with these numbers (int Tensor)."""
 
 
 class NoiseModel(ABC):
-    """A description of the noise, of any observation.
+    """Base of the noise models: builds the whitening of given samples.
 
     Attributes
     ----------
     name : str
+        Name in messages.
     """
 
     name: str
 
     @abstractmethod
     def whitening(self, samples: Samples) -> Whitening:
-        """Return the whitening of these samples."""
+        """Return the whitening of these samples.
+
+        Parameters
+        ----------
+        samples : Samples
+            With a first dimension that counts observations, or of one observation.
+        """
 
 
 class IndependentNoise(NoiseModel):
-    """Independent samples, each with its own error."""
+    """Independent samples, each with its own standard error."""
 
     name = "independent"
 
@@ -86,8 +97,9 @@ class IndependentWhitening(Whitening):
     Parameters
     ----------
     inverse_errors : Tensor, ([b,] n) or ([b,] 1)
-        Zero where no sample was observed.
+        Zero for samples that are not valid; one column if all are equal.
     n_valid, log_determinant : Tensor, ([b])
+        As in `Whitening`.
     """
 
     def __init__(self, inverse_errors: Tensor, n_valid: Tensor, log_determinant: Tensor) -> None:
@@ -100,7 +112,7 @@ class IndependentWhitening(Whitening):
     def transpose(self, whitened: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         return whitened.mul_(self._inverse_errors / scale)
 
-    def of(self, rows: Tensor) -> "IndependentWhitening":
+    def select(self, rows: Tensor) -> "IndependentWhitening":
         return IndependentWhitening(
             self._inverse_errors[rows], self.n_valid[rows], self.log_determinant[rows]
         )
@@ -111,7 +123,7 @@ NOISE_MODELS: dict[str, type[IndependentNoise]] = {"independent": IndependentNoi
 
 
 def choose(noise: str | NoiseModel) -> NoiseModel:
-    """Return the noise model of that name, or a model as it is; InputError with the known names otherwise."""
+    """Return the noise model of this name, or a noise model object unchanged; InputError for other names."""
     if isinstance(noise, NoiseModel):
         return noise
     if noise not in NOISE_MODELS:

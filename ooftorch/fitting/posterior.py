@@ -1,4 +1,4 @@
-"""What the data and the priors say of the parameters: objective, information, covariance."""
+"""Posterior of the parameters given data and priors: objective, gradient, information, metric, covariance."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from ooftorch.optics.parameters import Layout
 
 __all__ = ["Posterior"]
 
-# Least curvature of a sample in a metric.
+# Lower limit of the curvature of the negative log-likelihood of a whitened sample in a metric, dimensionless.
 _LEAST_CURVATURE = 0.1
 
 
@@ -22,23 +22,23 @@ _LEAST_CURVATURE = 0.1
 class Posterior:
     """Negative log-posterior of the free parameters of a layout, as a function to be minimised.
 
-    Likelihood of the whitened residuals with its normalisation, plus half the squared prior residuals, in
-    natural units. Samples and anchor may have a first dimension b of members, one observation each; points
-    then have it too. It cannot be changed; `dataclasses.replace` makes another.
+    It is the negative log-likelihood of the whitened residuals, with its normalisation, plus half the sum of
+    the squared prior residuals, in natural units. Samples and anchor may have a first dimension b of members,
+    one observation each; points then have it too. Immutable: `dataclasses.replace` makes another.
 
     Parameters
     ----------
     model : BeamModel
     layout : Layout
-        Which parameters are free, and their priors; of the same names as the model's.
+        Which parameters are free, and their priors; with the same names as the model's layout.
     samples : Samples
     likelihood : Likelihood
     noise : NoiseModel
         Its standard deviations are multiplied by the parameter `noise`.
     anchor : Tensor, ([b,] n_parameters)
-        Coordinates; those of the parameters held fixed stay.
+        Coordinates of the parameters that are not free.
     multiplicity : float
-        How many samples each sample stands for.
+        Number of samples of the observation that each sample represents.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Posterior:
     whitening : Whitening
         Of the samples.
     prior_rows, prior_target : Tensor
-        As of `Layout.prior`.
+        As returned by `Layout.prior`.
     """
 
     model: BeamModel
@@ -69,7 +69,7 @@ class Posterior:
         samples, anchor = self.samples, self.anchor
         rows, target = self.layout.prior()
         whitening = self.noise.whitening(samples)
-        # Whitened, a sample that was not observed is zero: its share of the sum is taken off.
+        # A missing sample has whitened residual 0; its constant contribution to the sum is subtracted.
         n_missing = samples.valid.shape[-1] - whitening.n_valid
         missing = self.likelihood.per_sample(samples.power.new_zeros(()))
         derived = {
@@ -86,18 +86,21 @@ class Posterior:
 
     def complete(self, free: Tensor) -> Tensor:
         """All coordinates (..., n_parameters) from the free ones (..., n_free)."""
-        return self._complete(self.anchor, free)
+        return self._fill_in(self.anchor, free)
 
-    def _complete(self, anchor: Tensor, free: Tensor) -> Tensor:
+    def _fill_in(self, anchor: Tensor, free: Tensor) -> Tensor:
         return anchor.expand(*free.shape[:-1], -1).index_copy(-1, self.free, free)
 
     def __call__(self, free: Tensor) -> Tensor:
-        """Negative log-posterior (...) at the free coordinates (..., n_free), differentiable by torch."""
+        """Negative log-posterior (...) at the free coordinates (..., n_free), differentiable with torch."""
         u = self.complete(free)
         return self.value(u, self.model(u))
 
     def value(self, u: Tensor, predicted: Tensor) -> Tensor:
-        """Negative log-posterior (...) at the coordinates u, where the model's samples are `predicted`."""
+        """Negative log-posterior (...) at all coordinates u (..., n_parameters).
+
+        `predicted` (..., n) are the samples of the model at u; the tensor is not kept.
+        """
         scale = self._scale(u)
         r = self.whitening.whiten(predicted - self._power, scale)
         loss = self.likelihood.per_sample(r).sum(-1)
@@ -106,18 +109,28 @@ class Posterior:
 
     @torch.inference_mode()
     def value_and_gradient(self, free: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Negative log-posterior (...) and its gradient (..., n_free), in one pass each way.
+        """Negative log-posterior and its gradient, by one forward and one backward pass.
 
-        With `members`, (k,), the rows of `free` are points of these members alone.
+        Parameters
+        ----------
+        free : Tensor, (..., n_free)
+            Free coordinates.
+        members : int Tensor, (k,), optional
+            The members that the k rows of `free` belong to; all of them by default.
+
+        Returns
+        -------
+        value : Tensor, (...)
+        gradient : Tensor, (..., n_free)
         """
         anchor, power, constant, whitening = self.anchor, self._power, self._constant, self.whitening
         if members is not None and len(members) < len(self.anchor):
             anchor, power, constant = anchor[members], power[members], constant[members]
-            whitening = whitening.of(members)
-        u = self._complete(anchor, free)
+            whitening = whitening.select(members)
+        u = self._fill_in(anchor, free)
         at = self.model.at(u)
         scale = at.values[..., self._scale_index, None]
-        # In place from here on: maps can be large, and memory slower than arithmetic.
+        # In place from here on: for large maps memory traffic costs more than arithmetic.
         r = whitening.whiten(at.samples - power, scale)
         loss, score = self.likelihood.sum_and_score(r)
         by_log_scale = whitening.n_valid - torch.linalg.vecdot(r, score)
@@ -129,26 +142,26 @@ class Posterior:
         return self.multiplicity * loss + 0.5 * prior.square().sum(-1), gradient[..., self.free]
 
     def _scale(self, u: Tensor) -> Tensor:
-        """Factor on the noise's standard deviations (..., 1) at the coordinates u (..., n_parameters)."""
+        """Factor (..., 1) on the standard deviations of the noise at all coordinates u."""
         return self.model.units.values(u)[..., self._scale_index, None]
 
     def prior_residuals(self, u: Tensor) -> Tensor:
-        """Distance from the priors in standard deviations (..., n_rows)."""
+        """Deviation from the priors in standard deviations, (..., n_rows)."""
         return u @ self.prior_rows.mT - self.prior_target
 
     @torch.no_grad()
     def whitened_residuals(self, u: Tensor) -> Tensor:
-        """Model minus data over the noise (..., n) at the coordinates u; zero where there is no sample."""
+        """Whitened residuals, model minus data, (..., n) at all coordinates u; zero for missing samples."""
         return self.whitening.whiten(self.model(u) - self._power, self._scale(u))
 
     @torch.no_grad()
     def jacobian(self, free: Tensor) -> Tensor:
-        """Derivatives of the samples by the free coordinates, (..., n_free, n_samples)."""
+        """Derivatives of the samples with respect to the free coordinates, (..., n_free, n_samples)."""
         return self.model.at(self.complete(free)).jacobian(self.layout.free)
 
     @torch.no_grad()
     def information(self, free: Tensor) -> Tensor:
-        """Fisher information of data and priors about the free coordinates, (..., n_free, n_free)."""
+        """Fisher information of data and priors on the free coordinates, (..., n_free, n_free)."""
         whitened = self._whiten_rows(self.jacobian(free), self.complete(free))
         return self._information(whitened, self.likelihood.mean_information)
 
@@ -156,8 +169,9 @@ class Posterior:
     def metric(self, free: Tensor) -> Tensor:
         """Positive estimate of the Hessian at the free coordinates, (..., n_free, n_free).
 
-        The Gauss-Newton Hessian, each sample with the curvature that the likelihood has at its residual,
-        clamped to at least 0.1: far from the end residuals are not what the information expects of them.
+        Gauss-Newton Hessian, each sample weighted with the curvature of the likelihood at its residual,
+        clamped to at least 0.1. Far from the minimum the residuals do not have the distribution that
+        `information` assumes.
         """
         u = self.complete(free)
         at = self.model.at(u)
@@ -174,11 +188,11 @@ class Posterior:
 
     def _whiten_rows(self, jacobian: Tensor, u: Tensor) -> Tensor:
         """Whiten each row of a Jacobian (..., n_free, n)."""
-        # Rows go before the members, as the whitening wants them.
+        # The whitening takes (..., members, n): the parameters are moved to the front.
         return self.whitening.whiten(jacobian.movedim(-2, 0), self._scale(u)).movedim(0, -2)
 
     def _gram(self, whitened: Tensor, weight: Tensor | float) -> Tensor:
-        """Products of the whitened Jacobian's rows, samples weighted, and of the priors'."""
+        """Weighted Gram matrix of the rows of the whitened Jacobian, plus that of the priors."""
         rows = self.prior_rows[:, self.free]
         return self.multiplicity * ((whitened * weight) @ whitened.mT) + rows.mT @ rows
 
@@ -186,10 +200,10 @@ class Posterior:
     def covariance(self, free: Tensor) -> np.ndarray:
         """Covariance of the free coordinates at the optimum, (n_free, n_free).
 
-        For normal errors the inverse of the information. For a robust likelihood, which is asked for where
-        the noise is not trusted, that of an M-estimator (Huber 1981, section 7.6): the residuals say
-        themselves how much a sample tells, whatever their distribution. Both take whitened samples as
-        independent.
+        For normal errors the inverse of the Fisher information. For a robust likelihood the sandwich estimate
+        of an M-estimator (Huber 1981, Robust Statistics, section 7.6), which takes curvature and variance of
+        the score from the residuals and holds for any distribution of them. Both assume that whitened samples
+        are independent. For one observation, not a batch.
         """
         u = self.complete(free)
         whitened = self._whiten_rows(self.jacobian(free), u)
@@ -205,7 +219,7 @@ class Posterior:
     def _information(self, whitened: Tensor, per_sample: float) -> Tensor:
         fisher = self._gram(whitened, per_sample)
         if self.layout["noise"].free:
-            # The expected score of the noise is independent of the others'.
+            # The expected cross information of the scale of the noise and the other parameters is zero.
             i = self.layout.free.index(self._scale_index)
             fisher[..., i, i] += (
                 self.multiplicity * self.likelihood.scale_information * self.whitening.n_valid

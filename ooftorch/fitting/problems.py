@@ -1,4 +1,4 @@
-"""The objective of a fit, for those who minimise it themselves."""
+"""The objective of a fit as a function of its free parameters, to minimise with any method."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ooftorch.fitting.orders import evaluate
-from ooftorch.fitting.posterior import Posterior
 from ooftorch.fitting.results import build_result
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.observation import Observation
@@ -21,14 +20,14 @@ __all__ = ["Prior", "Problem", "problem"]
 
 
 class Prior(NamedTuple):
-    """Normal prior of a parameter: centre, and standard deviation, which is relative for a logarithm.
+    """Normal prior of a parameter.
 
     Attributes
     ----------
     centre, width : float
-        In the parameter's unit.
+        Mean and standard deviation, in the unit of the parameter.
     log : bool
-        Whether it is a prior on the logarithm, the width then being relative.
+        Whether it is a prior on the logarithm; the width is then relative.
     """
 
     centre: float
@@ -39,13 +38,13 @@ class Prior(NamedTuple):
 def problem(
     observation: Observation, telescope: Telescope | str | Path | None = None, **options
 ) -> "Problem":
-    """Return the very objective that `ooftorch.fit` minimises, as a function of the free parameters.
+    """Return the objective that `ooftorch.fit` minimises, as a function of the free parameters.
 
     Parameters
     ----------
     observation : Observation
     telescope, **options
-        As of `ooftorch.fit`.
+        As in `ooftorch.fit`, without `progress`.
 
     Returns
     -------
@@ -61,8 +60,8 @@ def problem(
     ::
 
         problem = ooftorch.problem(observation, order=5)
-        end = ooftorch.minimize(problem, problem.start, method="BFGS", jac=True)
-        print(ooftorch.report(problem.result(end.x)))
+        minimum = ooftorch.minimize(problem, problem.start, method="BFGS", jac=True)
+        print(ooftorch.report(problem.result(minimum.x)))
     """
     return Problem(set_up([observation], telescope, FitOptions(**options)))
 
@@ -70,8 +69,8 @@ def problem(
 class Problem:
     """Negative log-posterior of one observation, in natural units, as a function of n free coordinates.
 
-    The coordinates are dimensionless and of order one: `values` turns them into parameters in their units,
-    and `coordinates` back.
+    The coordinates are dimensionless and of order one: `values` converts them to parameters in their units,
+    `coordinates` back.
 
     Parameters
     ----------
@@ -81,28 +80,21 @@ class Problem:
     Attributes
     ----------
     start : Tensor, (n,)
-        The perfect dish, with the flux and the pointing of the maps.
+        The perfect dish, with flux and pointing estimated from the maps.
     names, units : list of str, (n,)
         Of the free parameters.
     priors : dict of str to Prior
         Of the free parameters that have one.
     ties : tuple of (names, float)
-        Groups of parameters held together: see `Layout`.
+        Groups of parameters tied to each other: see `Layout`.
     posterior : Posterior
-        The objective with all its parts.
+        The objective, with likelihood, priors, model and samples.
     """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        layout, exact = setup.layout, setup.levels.exact
-        self.posterior = Posterior(
-            exact.model,
-            layout,
-            exact.samples.of(0),
-            setup.levels.likelihood,
-            setup.levels.noise,
-            setup.starts[0],
-        )
+        layout, levels = setup.layout, setup.levels
+        self.posterior = levels.posterior(levels.exact, layout, 0, setup.starts[0])
         free = [layout.parameters[i] for i in layout.free]
         self.start = setup.starts[0, self.posterior.free].clone()
         self.names = [p.name for p in free]
@@ -111,17 +103,17 @@ class Problem:
         self.ties = layout.ties
 
     def __call__(self, x):
-        """Value and gradient, in closed form: what `minimize` takes with `jac=True`.
+        """Value and gradient in closed form, for `minimize` with `jac=True`.
 
         Parameters
         ----------
         x : Tensor or ndarray, (n,)
+            Free coordinates.
 
         Returns
         -------
         value, gradient
-            Tensors () and (n,) without a graph; a float and an ndarray where x is an ndarray, as SciPy has
-            it.
+            Tensors () and (n,) without a graph; a float and an ndarray if x is an ndarray, as SciPy expects.
         """
         given = torch.as_tensor(x).to(self.start).detach()
         value, gradient = (t.clone() for t in self.posterior.value_and_gradient(given))
@@ -130,20 +122,20 @@ class Problem:
         return value, gradient
 
     def value(self, x: Tensor) -> Tensor:
-        """Value () at x (n,), differentiable by torch as often as is wanted."""
+        """Value () at x (n,), differentiable with torch to any order."""
         return self.posterior(x)
 
     def metric(self, x: Tensor | None = None) -> Tensor:
-        """Positive estimate of the Hessian (n, n) at x, by default at the start: the Gauss-Newton form."""
+        """Positive definite (Gauss-Newton) estimate of the Hessian (n, n) at x, by default at the start."""
         return self.posterior.metric(self.start if x is None else x.detach()).clone()
 
     def values(self, x: Tensor) -> dict[str, float]:
-        """Every parameter of the model by name, in its unit, those that are held too."""
+        """All parameters of the model at x (n,), free and held, by name and in their units."""
         complete = self.posterior.complete(x.detach())
         return self._setup.layout.values(complete.cpu().numpy())
 
     def coordinates(self, values: Mapping[str, float]) -> Tensor:
-        """Free coordinates (n,) of parameters by name, in their units; others as at the start."""
+        """Free coordinates (n,) of parameters given by name, in their units; others as at the start."""
         layout = self._setup.layout
         u = self._setup.starts[0].clone()
         for name, value in values.items():
@@ -151,15 +143,21 @@ class Problem:
         return u[self.posterior.free]
 
     def result(self, x: Tensor, n_eval: int = 0, seconds: float = 0.0) -> FitResult:
-        """Everything that `fit` tells of its end, of the place x.
+        """Build the `FitResult` for the point x.
 
         Parameters
         ----------
         x : Tensor, (n,)
+            Free coordinates, of a minimum found by any method.
         n_eval : int
-            Evaluations that it took.
+            Number of evaluations to record.
         seconds : float
-            Time that it took.
+            Wall time to record.
+
+        Returns
+        -------
+        FitResult
+            With one entry in `orders`, the highest order.
         """
         x = x.detach()
         _, gradient = self(x)

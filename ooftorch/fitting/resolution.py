@@ -1,8 +1,7 @@
-"""The same problem at several resolutions: cheap models to search with, the exact one to finish on.
+"""Resolution levels: the same problem with coarser models, to save time far from the minimum.
 
-A fit spends most of its evaluations far from the end, where a coarser model is as good a guide. `Resolutions`
-holds a problem three times: with coarse pixels and few samples to find the right minimum, with coarse pixels
-and all samples to come close to it, and as it is to finish.
+`Resolutions` has three levels: coarse pixels and a subset of the samples, to find the lowest minimum; coarse
+pixels and all samples near the beam, to come close to it; the full problem, to finish.
 """
 
 import math
@@ -23,19 +22,19 @@ from ooftorch.optics.parameters import Layout
 
 __all__ = ["Level", "Resolutions", "build_resolutions"]
 
-# Coarse pixels are this much finer than the farthest sample asks for, and this many across the dish at least.
-_MARGIN, _ACROSS = 2.0, 32
-# Samples farther out than so many beams, each as wide as diffraction and defocus make it, hold little.
+# Coarse pixels: number across the dish over the Nyquist number for the farthest sample, and least number.
+_MARGIN, _MIN_ACROSS = 2.0, 32
+# Half width of the window of the two coarse levels, in units of the beam width (diffraction plus defocus).
 _WINDOW = 2.5
-# ... unless fewer than this are left of a map.
-_FEW = 100
-# Samples closer than this, in units of wavelength over diameter, tell much the same: a power pattern is
-# known from samples half a beam apart.
+# A window with fewer samples than this is widened to the whole map.
+_MIN_IN_WINDOW = 100
+# Side of the sky cells with one sample each at the search level, in units of wavelength over diameter: a
+# power pattern is determined by samples half a beam apart.
 _CELL = 0.5
 
 
 class Level(NamedTuple):
-    """The problem at one resolution; each sample stands for `multiplicity` samples of the observation."""
+    """The problem at one resolution; each sample represents `multiplicity` samples of the observation."""
 
     model: BeamModel
     samples: Samples
@@ -43,7 +42,19 @@ class Level(NamedTuple):
 
 
 class Resolutions(NamedTuple):
-    """A problem for several observations of the same shape, from its cheapest form to its exact one."""
+    """The problem of several observations of the same shape at three resolutions, cheapest first.
+
+    Attributes
+    ----------
+    search : Level
+        Coarse pixels, one sample per sky cell.
+    coarse : Level
+        Coarse pixels, all samples in a window around the beam.
+    exact : Level
+        The pixels asked for, all samples.
+    likelihood : Likelihood
+    noise : NoiseModel
+    """
 
     search: Level
     coarse: Level
@@ -51,12 +62,15 @@ class Resolutions(NamedTuple):
     likelihood: Likelihood
     noise: NoiseModel
 
-    def posterior(self, level: Level, layout: Layout, rows: Tensor, anchor: Tensor) -> Posterior:
-        """Posterior of these observations at one level, a row of the anchor for each."""
+    def posterior(self, level: Level, layout: Layout, rows: Tensor | int, anchor: Tensor) -> Posterior:
+        """Posterior of the observations `rows` (b,), or of one, at one level.
+
+        The anchor is (b, n_parameters), or (n_parameters,) for one observation.
+        """
         return Posterior(
             level.model,
             layout,
-            level.samples.of(rows),
+            level.samples.select_observations(rows),
             self.likelihood,
             self.noise,
             anchor,
@@ -64,13 +78,13 @@ class Resolutions(NamedTuple):
         )
 
     def metric(self, layout: Layout, rows: Tensor, u: Tensor) -> Tensor:
-        """Estimate of the Hessian at the coordinates u, from the cheapest model: it need not be exact."""
+        """Estimate of the Hessian (b, n_free, n_free) at the coordinates u, from the cheapest level."""
         posterior = self.posterior(self.search, layout, rows, u)
         return posterior.metric(u[:, posterior.free])
 
 
 def build_resolutions(
-    make: Callable[[Sequence[MapGeometry], int], BeamModel],
+    build_model: Callable[[Sequence[MapGeometry], int], BeamModel],
     maps: Sequence[MapGeometry],
     samples: Samples,
     likelihood: Likelihood,
@@ -78,40 +92,42 @@ def build_resolutions(
     n: int,
     oversample: float,
 ) -> Resolutions:
-    """Build the models of a problem.
+    """Build the three resolution levels of a problem; levels that would save nothing are merged.
 
     Parameters
     ----------
-    make : callable
-        Returns the model for some maps on n pixels a side.
+    build_model : callable
+        Builds the model for given maps and number of pixels a side.
     maps : sequence of MapGeometry
     samples : Samples
         With a dimension that counts observations.
     likelihood : Likelihood
     noise : NoiseModel
     n, oversample : int, float
-        Raster of the exact model; `oversample` is also that of the others.
+        Raster of the exact model; the other levels have the same `oversample`.
     """
-    exact = Level(make(maps, n), samples)
+    exact = Level(build_model(maps, n), samples)
     beam, receiver = exact.model.instrument.beam, exact.model.receiver
     chop = 0.5 * math.hypot(receiver.chop_x, receiver.chop_y)
     spread = exact.model.telescope.steepness() * max(abs(m.dz) for m in maps)
     window = _WINDOW * (beam + spread) + chop
     inside = [_find_inside(m, window) for m in maps]
     reach = max(np.max(np.abs((m.x, m.y))[:, i]) for m, i in zip(maps, inside, strict=True)) + chop
-    across = max(_ACROSS, math.ceil(2 * _MARGIN * reach / beam))
+    across = max(_MIN_ACROSS, math.ceil(2 * _MARGIN * reach / beam))
     coarse_n = 2 * math.ceil(across * oversample / 2)
     if coarse_n >= n:
         return Resolutions(exact, exact, exact, likelihood, noise)
 
     def build_level(cell: float) -> Level:
-        """Coarse model of one sample in every cell of the window."""
+        """Level with coarse pixels and one sample per sky cell (rad) of the window; 0: all samples."""
         valid = np.split(samples.valid.all(0).cpu().numpy(), np.cumsum([len(m.x) for m in maps])[:-1])
-        chosen = [_thin(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
+        chosen = [_select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
         first = np.cumsum([0] + [len(m.x) for m in maps[:-1]])
         numbers = torch.as_tensor(np.concatenate([c + f for c, f in zip(chosen, first, strict=True)]))
         geometry = [MapGeometry(m.dz, m.x[c], m.y[c]) for m, c in zip(maps, chosen, strict=True)]
-        return Level(make(geometry, coarse_n), samples.take(numbers.to(samples.power.device)))
+        return Level(
+            build_model(geometry, coarse_n), samples.select_samples(numbers.to(samples.power.device))
+        )
 
     coarse = build_level(0.0)
     search = build_level(_CELL * beam)
@@ -122,29 +138,30 @@ def build_resolutions(
 
 
 def _find_inside(m: MapGeometry, window: float) -> np.ndarray:
-    """Numbers of the samples in a window about the middle of the map; all where it holds but a few."""
+    """Numbers of the samples within `window` (rad) of the middle of the map; all if these are too few."""
     middle_x, middle_y = (0.5 * (a.min() + a.max()) for a in (m.x, m.y))
     near = np.maximum(np.abs(m.x - middle_x), np.abs(m.y - middle_y)) <= window
-    return np.flatnonzero(near) if near.sum() >= _FEW else np.arange(len(m.x))
+    return np.flatnonzero(near) if near.sum() >= _MIN_IN_WINDOW else np.arange(len(m.x))
 
 
-def _thin(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
-    """Numbers of one sample from each square cell of the sky, a valid one where there is any; all for none.
+def _select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
+    """Select one of the samples `inside` from each square sky cell (side in rad; 0: select all).
 
-    Row by row, as a transform to a regular map has them.
+    A valid sample is preferred. The result is sorted row by row, so that the far-field operator recognises a
+    regular map.
     """
     chosen = inside
     if cell > 0:
         places = np.stack([m.x, m.y])[:, chosen] / cell
         cells = np.round(places)
-        # The one nearest to the middle of its cell, of several that nearest to the axes: the mirrored map is
-        # thinned to the mirrored samples, and a regular map to a regular one, in whatever order they come.
+        # The sample nearest to the centre of its cell; among equals the one nearest to the axes. A mirrored
+        # map then gives the mirrored samples and a regular map a regular one, in any order of the samples.
         off = np.round(1e6 * np.abs(places - cells)).sum(0)
         x, y = np.round(1e6 * np.abs(places))
         best_first = np.lexsort((y, x, off, ~valid[chosen]))
         columns, rows = (cells - cells.min(1, keepdims=True)).astype(int)
         numbers = rows * (columns.max() + 1) + columns
         chosen = chosen[best_first][np.unique(numbers[best_first], return_index=True)[1]]
-    # To the rounding of coordinates, which would tear a row apart.
+    # Rounded, so that rounding errors of the coordinates do not split a row.
     rounded = np.round(np.stack([m.x, m.y])[:, chosen] / (1e-9 * np.max(np.abs((m.x, m.y)))))
     return chosen[np.lexsort(rounded)]

@@ -1,4 +1,4 @@
-"""From the end of a fit to a `FitResult`."""
+"""Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from ooftorch.fitting.orders import Fitted
-from ooftorch.fitting.posterior import Posterior
 from ooftorch.fitting.samples import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane
@@ -16,26 +15,30 @@ from ooftorch.result import Aperture, Estimate, FitResult, MapFit
 
 __all__ = ["build_result"]
 
-# Distance to the minimum, in standard deviations, at which the end counts as converged.
+# Distance to the minimum, in standard deviations, below which a fit counts as converged.
 _CONVERGED = 0.01
 
 
 def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -> FitResult:
-    """Everything about the fit of one observation.
+    """Assemble the result of the fit of one observation.
 
     Parameters
     ----------
     setup : Setup
     row : int
-        Which of its observations.
+        Number of the observation in the setup.
     fitted : Fitted
+        The minimum, and the fits of all orders.
     seconds : float
         Wall time.
+
+    Returns
+    -------
+    FitResult
     """
     levels, layout, observation = setup.levels, setup.layout, setup.observations[row]
     model, u = levels.exact.model, fitted.coordinates
-    samples = levels.exact.samples.of(row)
-    posterior = Posterior(model, layout, samples, levels.likelihood, levels.noise, u)
+    posterior = levels.posterior(levels.exact, layout, row, u)
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
     estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance)
@@ -76,7 +79,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         message=message,
         objective=last.objective,
         chi2_reduced=last.chi2_reduced,
-        n_data=int(samples.valid.sum()),
+        n_data=int(posterior.samples.valid.sum()),
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in fitted.orders),
@@ -106,7 +109,7 @@ def _estimate_parameters(layout: Layout, u: np.ndarray, covariance: np.ndarray) 
 
 
 def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
-    """Field on the model's own raster, piston and tilt removed."""
+    """Aperture field on the raster of the model, piston and tilt removed from the phase."""
     basis, pixels = model.instrument.basis, model.pixels
     flat = u.clone()
     for name in (basis.piston, basis.x_tilt, basis.y_tilt):

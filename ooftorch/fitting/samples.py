@@ -1,4 +1,4 @@
-"""The samples of an observation, all maps one after the other, as a fit uses them."""
+"""The samples of observations as tensors for a fit: all maps one after the other."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,8 +15,7 @@ __all__ = ["Samples", "collect_samples", "describe_errors", "find_directions", "
 
 
 class Samples(NamedTuple):
-    """Samples of all maps, one map after the other; a first dimension b counts observations, where there is
-    one.
+    """Samples of all maps, one map after the other; an optional first dimension b counts observations.
 
     Attributes
     ----------
@@ -24,9 +23,9 @@ class Samples(NamedTuple):
     errors : Tensor, ([b,] n)
         Standard errors, in units of the parameter `noise`.
     valid : bool Tensor, ([b,] n)
-        False where a sample was never observed.
+        False for samples that were never observed.
     map : int Tensor, (n,), or None
-        Number of the map that each belongs to.
+        Number of the map that each sample belongs to.
     x, y : Tensor, (n,), or None
         Directions, radians.
     time : Tensor, ([b,] n), or None
@@ -41,8 +40,8 @@ class Samples(NamedTuple):
     y: Tensor | None = None
     time: Tensor | None = None
 
-    def take(self, numbers: Tensor) -> "Samples":
-        """Return some of the samples, of all observations."""
+    def select_samples(self, numbers: Tensor) -> "Samples":
+        """Return the samples with these numbers, of all observations."""
         return Samples(
             self.power[..., numbers],
             self.errors[..., numbers],
@@ -50,8 +49,8 @@ class Samples(NamedTuple):
             *(None if t is None else t[..., numbers] for t in (self.map, self.x, self.y, self.time)),
         )
 
-    def of(self, rows: Tensor | int) -> "Samples":
-        """Return the samples of some of the observations, or of one."""
+    def select_observations(self, rows: Tensor | int) -> "Samples":
+        """Return all samples of the observations with these numbers; of one, without the first dimension."""
         return self._replace(
             power=self.power[rows],
             errors=self.errors[rows],
@@ -61,7 +60,7 @@ class Samples(NamedTuple):
 
 
 def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
-    """Samples of observations of the same shape; errors of 1 where none are known."""
+    """Collect the samples of observations of the same shape as tensors; errors are 1 if none are known."""
     maps = observations[0].maps
     known = has_errors(maps)
 
@@ -84,25 +83,25 @@ def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
 
 
 def is_placed(m: BeamMap) -> NDArray[np.bool_]:
-    """Samples whose position can be used: a sample that was never observed may have none, or nonsense."""
+    """Whether the position of each sample can be used: that of a missing sample may be undefined."""
     reach = np.max(np.abs((m.x[m.valid], m.y[m.valid])))
     return m.valid | ((np.abs(m.x) <= reach) & (np.abs(m.y) <= reach))
 
 
 def find_directions(m: BeamMap) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions x, y of all samples, radians; zero for those of no known place."""
+    """Directions x, y of all samples, radians; zero for samples without a usable position."""
     known = is_placed(m)
     return np.where(known, m.x, 0.0), np.where(known, m.y, 0.0)
 
 
 def has_errors(maps: Sequence[BeamMap]) -> bool:
-    """Whether every map has errors, and not all of them 1."""
+    """Whether every map has errors that are not all 1 (a placeholder of some writers)."""
     given = [m.sigma[m.valid] for m in maps if m.sigma is not None]
     return len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
 
 
 def describe_errors(maps: Sequence[BeamMap]) -> list[str]:
-    """What to say about errors that cannot be used, a line for each finding."""
+    """Notes on errors that cannot be used, one line each."""
     given = sum(m.sigma is not None for m in maps)
     if has_errors(maps) or not given:
         return []

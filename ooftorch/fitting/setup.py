@@ -1,4 +1,4 @@
-"""From observations of one shape to the problem that is to be minimised: models, parameters, starts."""
+"""Prepare a fit: from observations of the same shape to models, samples, parameters and start points."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,12 @@ from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
 from ooftorch.fitting.samples import collect_samples, describe_errors, find_directions, has_errors
-from ooftorch.fitting.start import choose_start, declare_noise, estimate_levels, predict_perfect_beams
+from ooftorch.fitting.start import (
+    choose_start,
+    declare_noise,
+    estimate_peak_and_baselines,
+    predict_perfect_beams,
+)
 from ooftorch.observation import Observation
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
@@ -33,7 +38,7 @@ __all__ = ["FitOptions", "Setup", "set_up"]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a user may choose about a fit: the options of `ooftorch.fit`, which says what each means."""
+    """The options of a fit, as documented at `ooftorch.fit`."""
 
     order: int | None = None
     likelihood: str | Likelihood = "gaussian"
@@ -55,11 +60,11 @@ class Setup:
     ----------
     observations : tuple of Observation
     levels : Resolutions
-        The models, the samples and how likely they are.
+        Models and samples at three resolutions, likelihood and noise model.
     layout : Layout
-        The parameters, and which of them are free in the end.
+        The parameters, and which of them are free at the highest order.
     starts : Tensor, (b, n_parameters)
-        Coordinates of a perfect dish for each observation.
+        Start point of each observation, in coordinates: a perfect dish.
     errors_known : bool
         Whether the observations have errors.
     """
@@ -71,7 +76,7 @@ class Setup:
     errors_known: bool
 
     def notes(self, row: int) -> tuple[str, ...]:
-        """What was assumed about one of the observations, one line each."""
+        """Assumptions made about one of the observations, one line each."""
         observation = self.observations[row]
         return (*observation.notes, *describe_errors(observation.maps))
 
@@ -81,10 +86,20 @@ def set_up(
 ) -> Setup:
     """Prepare observations of the same shape for a fit.
 
+    Parameters
+    ----------
+    observations : sequence of Observation
+    telescope : Telescope, str, Path or None
+    options : FitOptions
+
+    Returns
+    -------
+    Setup
+
     Raises
     ------
     InputError
-        As of `ooftorch.fit_many`.
+        As in `ooftorch.fit_many`.
     """
     _check_shape(observations)
     one = observations[0]
@@ -96,19 +111,20 @@ def set_up(
         options.illumination or one.illumination or telescope.illumination.model
     )
     n_data = min(sum(m.n_valid for m in o.maps) for o in observations)
-    if len(basis.names) > n_data:
+    n_terms = sum(name != basis.piston for name in basis.names)
+    if n_terms >= n_data:
         raise InputError(
-            f"order {basis.order} has {len(basis.names) - 1} coefficients, but the maps have only {n_data} "
+            f"order {basis.order} has {n_terms} coefficients, but the maps have only {n_data} "
             "valid samples; choose a lower order"
         )
-    peaks, baselines = zip(*(estimate_levels(o.maps) for o in observations), strict=True)
+    peaks, baselines = zip(*(estimate_peak_and_baselines(o.maps) for o in observations), strict=True)
     peak = float(np.exp(np.mean(np.log(peaks))))
     errors_known = has_errors(one.maps)
     oo = OO(options.device)
 
     instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
-    layout = declare_layout(instrument).added(declare_noise(errors_known, likelihood, peak))
-    layout = layout.freed(options.free).fixed(options.fixed or {})
+    layout = declare_layout(instrument).with_added(declare_noise(errors_known, likelihood, peak))
+    layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
     n = options.n
@@ -116,7 +132,7 @@ def set_up(
         directions = [(m.x, m.y) for m in maps]
         n = choose_raster(telescope, one.wavelength, one.receiver, directions, options.oversample)
 
-    def make(maps: Sequence[MapGeometry], n: int) -> BeamModel:
+    def build_model(maps: Sequence[MapGeometry], n: int) -> BeamModel:
         return BeamModel(
             telescope,
             one.wavelength,
@@ -132,7 +148,7 @@ def set_up(
         )
 
     samples = collect_samples(observations, oo)
-    levels = build_resolutions(make, maps, samples, likelihood, noise, n, options.oversample)
+    levels = build_resolutions(build_model, maps, samples, likelihood, noise, n, options.oversample)
     model = levels.exact.model
     beams = predict_perfect_beams(model)
     starts = [choose_start(model, o, b, beams) for o, b in zip(observations, baselines, strict=True)]
@@ -150,7 +166,7 @@ def _check_free(layout: Layout, basis: SurfaceBasis, n_data: int) -> None:
 
 
 def _check_shape(observations: Sequence[Observation]) -> None:
-    """Refuse observations that cannot be fitted at all, or not side by side."""
+    """Raise InputError for observations that cannot be fitted, or not side by side."""
     one = observations[0]
     for i, other in enumerate(observations, 1):
         other.check()

@@ -1,4 +1,4 @@
-"""What a fit learns from the maps before it begins: baselines, scale of the noise, a place to start from."""
+"""Start point of a fit: baselines, flux and pointing estimated from the maps, and the scale of the noise."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,22 @@ from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Parameter
 
-__all__ = ["choose_start", "declare_noise", "estimate_levels", "filter_median", "predict_perfect_beams"]
+__all__ = [
+    "choose_start",
+    "declare_noise",
+    "estimate_peak_and_baselines",
+    "filter_median",
+    "predict_perfect_beams",
+]
 
 Array = NDArray[np.float64]
 
 
 def declare_noise(errors_known: bool, likelihood: Likelihood, peak: float) -> Parameter:
-    """Scale of the noise: times the file's errors, or, where it has none, in the data's units.
+    """Declare the scale of the noise: a factor on the errors of the file, or, without errors, in data units.
 
-    Standard errors are taken as they are. The scale of a robust likelihood is no standard error, and is
-    fitted always.
+    With standard errors in the file it is held at 1, except for a robust likelihood: its scale is not a
+    standard deviation, so it is always fitted.
     """
     if errors_known:
         return Parameter("noise", "errors", 1.0, free=likelihood.robust, log=True)
@@ -30,9 +36,9 @@ def declare_noise(errors_known: bool, likelihood: Likelihood, peak: float) -> Pa
 
 
 def filter_median(m: BeamMap, values: Array) -> Array:
-    """Median of each sample of a map and its four neighbours on the sky; zero where invalid.
+    """Median filter: each sample of a map becomes the median of itself and its four nearest neighbours.
 
-    One glitch can be brighter than a whole defocused beam; a beam is never a sample alone.
+    Removes single glitches, which can be brighter than a defocused beam. Zero for samples that are not valid.
     """
     valid = m.valid
     places = np.stack([m.x[valid], m.y[valid]], 1)
@@ -42,8 +48,11 @@ def filter_median(m: BeamMap, values: Array) -> Array:
     return found
 
 
-def estimate_levels(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:
-    """Largest excursion from the baseline in any map, glitches aside; and the baseline of each map."""
+def estimate_peak_and_baselines(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:
+    """Estimate the largest deviation from the baseline in any map, and the baseline of each map.
+
+    Glitches are removed by a median filter; the baseline is the median of the outermost quarter of samples.
+    """
     baselines, peak = [], 0.0
     for m in maps:
         x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
@@ -54,7 +63,7 @@ def estimate_levels(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:
 
 
 def predict_perfect_beams(model: BeamModel) -> list[Array]:
-    """Maps of the perfect dish in units of its in-focus peak."""
+    """Predict the maps of the perfect dish, each (n,), normalised to its peak in focus."""
     offsets = {p.name: 0.0 for p in model.offsets.parameters}
     perfect = model.coordinates.new_tensor(model.layout.coordinates(offsets))
     with torch.no_grad():
@@ -65,10 +74,10 @@ def predict_perfect_beams(model: BeamModel) -> list[Array]:
 def choose_start(
     model: BeamModel, observation: Observation, baselines: Sequence[float], beams: Sequence[Array]
 ) -> Array:
-    """Coordinates of a perfect dish of the right flux and pointing.
+    """Choose the start point: the perfect dish with the flux and pointing of the maps, in coordinates.
 
-    Flux and centroid are what aberrations leave alone: the power in a map does not depend on the phase,
-    and the centroid of the power is the mean gradient of the wavefront.
+    Flux and centroid can be estimated before the aberrations are known: the total power in a map does not
+    depend on the phase, and the centroid of the power is the mean gradient of the wavefront.
 
     Parameters
     ----------
@@ -77,7 +86,11 @@ def choose_start(
     baselines : sequence of float
         Of each map.
     beams : sequence of ndarray
-        Of the perfect dish: see `predict_perfect_beams`.
+        Maps of the perfect dish: see `predict_perfect_beams`.
+
+    Returns
+    -------
+    ndarray, (n_parameters,)
     """
     maps, layout, basis = observation.maps, model.layout, model.instrument.basis
     flux = expected = 0.0
@@ -100,7 +113,7 @@ def choose_start(
 
 
 def _find_centroid(m: BeamMap, excess: Array, observation: Observation) -> Array:
-    """Where the beam points, (x, y) rad: centroid of the excess, or the mean over a chopped pair's two."""
+    """Direction of the beam, (x, y) rad: centroid of the excess; for a chopped pair the mean of the two."""
     receiver = observation.receiver
     found = []
     for sign in (1, -1) if receiver.chopped else (1,):

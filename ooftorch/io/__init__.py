@@ -1,4 +1,4 @@
-"""Readers and writers, one for each format."""
+"""Readers and writers, one module per format."""
 
 from ooftorch.io.observations import read, write
 

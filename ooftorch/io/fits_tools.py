@@ -1,4 +1,4 @@
-"""What the FITS readers and writers share: opening a file whole, exact numbers and texts, header keys."""
+"""Tools shared by the FITS readers and writers: opening files, exact numbers and texts, header keys."""
 
 import math
 import warnings
@@ -19,30 +19,31 @@ from ooftorch.units import ARCSEC, SPEED_OF_LIGHT
 __all__ = [
     "NO_TELESCOPE",
     "UNKNOWN_ELEVATION",
-    "angles",
-    "aperture_axis",
-    "aperture_image",
-    "column",
-    "column_names",
-    "description",
-    "escaped",
-    "exact_card",
-    "focus_offsets",
-    "header_number",
-    "header_text",
+    "copy_native",
+    "escape",
     "is_fits",
-    "native",
+    "list_columns",
+    "make_aperture_axis",
+    "make_aperture_image",
+    "make_card",
+    "make_primary_header",
+    "make_table",
+    "make_text_column",
     "open_fits",
-    "plain",
-    "primary_header",
     "radians_per",
+    "read_angles",
+    "read_column",
+    "read_description",
+    "read_focus_offsets",
+    "read_header_number",
+    "read_header_text",
+    "read_receiver",
+    "read_wavelength",
     "require_columns",
-    "stated_receiver",
-    "table",
-    "text_column",
-    "wavelength",
+    "unescape",
 ]
 
+# Radians in each unit of angle.
 _ANGLES = {
     "rad": 1.0,
     "radian": 1.0,
@@ -53,11 +54,13 @@ _ANGLES = {
 }
 
 NO_TELESCOPE = "telescope not named in the file"
+"""Note of the readers."""
 
 UNKNOWN_ELEVATION = -999.0
-"""MEANEL, degrees, for programs that insist on a number."""
+"""MEANEL, degrees, if it is not known, for programs that require a number."""
 
-# Our own keys say exactly what the receiver did, also where other programs' rules have no words for it.
+# Header keys of this package for the receiver, with the attribute of `Receiver` and the comment. They are
+# exact also for receivers outside the rules of other programs.
 _RECEIVER_KEYS = {
     "CHOPX": ("chop_x", "[rad] beam separation along DX"),
     "CHOPY": ("chop_y", "[rad] beam separation along DY"),
@@ -67,7 +70,7 @@ _RECEIVER_KEYS = {
 
 
 def is_fits(path: Path) -> bool:
-    """Whether a file begins as FITS does; raises `InputError` if there is no such file to read."""
+    """Whether a file begins like a FITS file; raises `InputError` if it does not exist or cannot be read."""
     if path.is_dir():
         raise InputError(f"{path} is a directory; name a file")
     try:
@@ -80,7 +83,7 @@ def is_fits(path: Path) -> bool:
 
 
 def open_fits(path: Path) -> list[Any]:
-    """Read a FITS file whole, and refuse one that ends too early.
+    """Read a FITS file into memory; InputError if it is truncated or damaged.
 
     Parameters
     ----------
@@ -105,7 +108,7 @@ def open_fits(path: Path) -> list[Any]:
                     hdu.data  # noqa: B018  (read on first access, and the file is closed below)
         except (OSError, ValueError, TypeError, EOFError, fits.VerifyError) as error:
             problem = str(error) or type(error).__name__
-    # Of a file that ends inside a header or its data astropy may only warn, and drop what is missing.
+    # For a file that ends within a header or data astropy may only warn and drop the incomplete part.
     for warning in caught:
         text = str(warning.message)
         if "truncated" in text or "Error validating header" in text:
@@ -115,10 +118,10 @@ def open_fits(path: Path) -> list[Any]:
     return loaded
 
 
-def exact_card(key: str, value: float, comment: str) -> fits.Card:
-    """Header card with every digit of `value`: astropy by itself cuts what exceeds 20 characters.
+def make_card(key: str, value: float, comment: str) -> fits.Card:
+    """Make a header card with every digit of `value`; astropy itself cuts numbers to 20 characters.
 
-    FITS has no number for what is not finite; it becomes a text.
+    FITS cannot represent numbers that are not finite; they are written as text.
     """
     value = float(value)
     if not math.isfinite(value):
@@ -126,13 +129,13 @@ def exact_card(key: str, value: float, comment: str) -> fits.Card:
     return fits.Card.fromstring(f"{key:<8}= {repr(value).upper():>20} / {comment}")
 
 
-def header_number(header: fits.Header, key: str, where: str) -> float | None:
-    """Value of a header key as a number; None where the key is absent.
+def read_header_number(header: fits.Header, key: str, where: str) -> float | None:
+    """Read the value of a header key as a number; None if the key is absent.
 
     Raises
     ------
     InputError
-        If the key is there but holds no finite number; `where` opens the message.
+        If the value is not a finite number; the message starts with `where`.
     """
     if key not in header:
         return None
@@ -142,8 +145,8 @@ def header_number(header: fits.Header, key: str, where: str) -> float | None:
     return number
 
 
-def header_text(header: fits.Header, *keys: str) -> str:
-    """Text of the first of `keys` that the header has, stripped; empty where it has none."""
+def read_header_text(header: fits.Header, *keys: str) -> str:
+    """Read the text of the first of `keys` that the header has, stripped; empty if it has none."""
     for key in keys:
         value = header.get(key)
         if value is not None and not isinstance(value, fits.card.Undefined):
@@ -151,31 +154,31 @@ def header_text(header: fits.Header, *keys: str) -> str:
     return ""
 
 
-def description(header: fits.Header, path: Path) -> dict[str, Any]:
-    """Source, date and elevation of the primary header, as keywords of `Observation`."""
+def read_description(header: fits.Header, path: Path) -> dict[str, Any]:
+    """Read source, date and elevation from the primary header, as keywords of `Observation`."""
     elevation = _as_number(header.get("MEANEL"))
     return {
-        "object": header_text(header, "OBJECT"),
-        "date_obs": header_text(header, "DATE-OBS", "DATE_OBS"),
-        # No fit needs the elevation, so an unreadable one is no reason to refuse the file.
+        "object": read_header_text(header, "OBJECT"),
+        "date_obs": read_header_text(header, "DATE-OBS", "DATE_OBS"),
+        # A fit does not use the elevation, so an unreadable one is ignored.
         "mean_el_deg": None if elevation == UNKNOWN_ELEVATION else elevation,
         "source": str(path),
     }
 
 
-def primary_header(observation: Observation, telescope: str | None) -> fits.Header:
-    """Header that says of an observation all that is not in its maps.
+def make_primary_header(observation: Observation, telescope: str | None) -> fits.Header:
+    """Make the primary header of an observation: everything that is not in its maps.
 
     Parameters
     ----------
     observation : Observation
     telescope : str or None
-        Its telescope, by the name that the format has for it.
+        Name of its telescope in the format.
 
     Returns
     -------
     astropy header
-        TELESC, FREQ, OBJECT, DATE-OBS and MEANEL as far as they are known, the receiver's keys, and ILLUM.
+        TELESC, FREQ, OBJECT, DATE-OBS and MEANEL if known, the receiver keys, and ILLUM.
 
     Raises
     ------
@@ -185,32 +188,32 @@ def primary_header(observation: Observation, telescope: str | None) -> fits.Head
     header = fits.Header()
     if telescope is not None:
         header["TELESC"] = telescope
-    header.append(exact_card("FREQ", observation.frequency, "[Hz]"))
+    header.append(make_card("FREQ", observation.frequency, "[Hz]"))
     if observation.object:
         header["OBJECT"] = observation.object
     if observation.date_obs:
         header["DATE-OBS"] = observation.date_obs
     if observation.mean_el_deg is not None:
-        header.append(exact_card("MEANEL", observation.mean_el_deg, "[deg]"))
+        header.append(make_card("MEANEL", observation.mean_el_deg, "[deg]"))
     for key, (attribute, comment) in _RECEIVER_KEYS.items():
-        header.append(exact_card(key, getattr(observation.receiver, attribute), comment))
+        header.append(make_card(key, getattr(observation.receiver, attribute), comment))
     if observation.illumination is not None:
         header["ILLUM"] = observation.illumination
     return header
 
 
-def stated_receiver(header: fits.Header, path: Path) -> tuple[Receiver, str | None] | None:
-    """Receiver, and illumination it asks for, by our own keys; None where the header has none of them."""
+def read_receiver(header: fits.Header, path: Path) -> tuple[Receiver, str | None] | None:
+    """Read receiver and its illumination (or None) from the keys of this package; None if there are none."""
     given = {
         attribute: number
         for key, (attribute, _) in _RECEIVER_KEYS.items()
-        if (number := header_number(header, key, str(path))) is not None
+        if (number := read_header_number(header, key, str(path))) is not None
     }
-    return (Receiver(**given), header_text(header, "ILLUM") or None) if given else None
+    return (Receiver(**given), read_header_text(header, "ILLUM") or None) if given else None
 
 
-def wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
-    """Wavelength in metres from the first header that gives FREQ or RESTFRQ (Hz) or WAVEL (m).
+def read_wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
+    """Read the wavelength (m) from the first header with FREQ or RESTFRQ (Hz) or WAVEL (m); None if none has.
 
     Raises
     ------
@@ -219,23 +222,23 @@ def wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
     """
     for header in headers:
         for key in ("FREQ", "RESTFRQ", "WAVEL"):
-            value = header_number(header, key, str(path))
+            value = read_header_number(header, key, str(path))
             if value is None:
                 continue
             if value <= 0:
                 raise InputError(f"{path}: {key} is {value:g}; it must be positive")
             if key == "WAVEL":
                 return value
-            wavel = header_number(header, "WAVEL", str(path))
-            # Wide enough for a WAVEL computed with 3e8 for the speed of light, as some programs do.
+            wavel = read_header_number(header, "WAVEL", str(path))
+            # The tolerance allows for a WAVEL computed with 3e8 m/s for the speed of light.
             if key == "FREQ" and wavel is not None and abs(wavel * value / SPEED_OF_LIGHT - 1) > 1e-3:
                 raise InputError(f"{path}: FREQ {value:g} Hz and WAVEL {wavel:g} m disagree; correct one")
             return SPEED_OF_LIGHT / value
     return None
 
 
-def focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[float], list[str]]:
-    """Focus offset DZ of every map, metres.
+def read_focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[float], list[str]]:
+    """Read the focus offset DZ of every map, metres.
 
     Parameters
     ----------
@@ -246,8 +249,8 @@ def focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[flo
     -------
     offsets : list of float
     notes : list of str
-        Says so where the file had millimetres: some files of the original software do, known by a DZ of
-        one or more, and then all DZ of the file are scaled.
+        A note if the file has millimetres, as some of the original software: recognised by a DZ of 1 or more,
+        in which case all DZ of the file are scaled.
 
     Raises
     ------
@@ -256,7 +259,7 @@ def focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[flo
     """
     offsets = []
     for number, hdu in hdus:
-        dz = header_number(hdu.header, "DZ", f"{path}: HDU {number}")
+        dz = read_header_number(hdu.header, "DZ", f"{path}: HDU {number}")
         if dz is None:
             raise InputError(f"{path}: HDU {number} has no DZ; add the focus offset of its map, in metres")
         offsets.append(dz)
@@ -265,15 +268,15 @@ def focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[flo
     return [1e-3 * dz for dz in offsets], ["DZ of 1 or more taken as millimetres"]
 
 
-def column_names(hdu: Any) -> list[str]:
-    """Upper-case names of the columns of a table; empty for an image."""
+def list_columns(hdu: Any) -> list[str]:
+    """List the upper-case names of the columns of a table; empty for an image."""
     return [name.upper() for name in hdu.columns.names] if hasattr(hdu, "columns") else []
 
 
 def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], path: Path) -> None:
     """Raise `InputError` naming the first table that lacks one of the columns `needed`."""
     for number, hdu in tables:
-        names = column_names(hdu)
+        names = list_columns(hdu)
         missing = [name for name in needed if name not in names]
         if missing:
             raise InputError(
@@ -282,21 +285,21 @@ def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], pa
             )
 
 
-def column(hdu: Any, name: str) -> NDArray:
-    """One column of a table, flattened, with samples equal to its TNULL masked."""
+def read_column(hdu: Any, name: str) -> NDArray:
+    """Read a column of a table, flattened, with samples equal to its TNULL masked."""
     values = np.ravel(hdu.data[name])
     null = hdu.columns[name].null
     return values if null is None else np.ma.masked_equal(values, null)
 
 
-def angles(hdu: Any, name: str, where: str) -> NDArray:
-    """One column of angles in radians; radians where it has no unit."""
+def read_angles(hdu: Any, name: str, where: str) -> NDArray:
+    """Read a column of angles in radians; a column without unit is taken as radians."""
     unit = hdu.columns[name].unit
-    return column(hdu, name) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
+    return read_column(hdu, name) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
 
 
 def radians_per(unit: str, what: str) -> float:
-    """Radians in one `unit`; `what` opens the message that refuses an unknown one."""
+    """Radians in one `unit`; InputError for an unknown unit, the message starting with `what`."""
     try:
         return _ANGLES[unit.strip().lower()]
     except KeyError:
@@ -306,19 +309,19 @@ def radians_per(unit: str, what: str) -> float:
 # ------------------------------------------------------------------------------- tables and images, exactly
 
 
-def table(name: str, columns: Sequence[fits.Column]) -> Any:
-    """Binary table with a name."""
+def make_table(name: str, columns: Sequence[fits.Column]) -> Any:
+    """Make a binary table HDU with a name."""
     return fits.BinTableHDU.from_columns(columns, name=name)
 
 
-def text_column(name: str, texts: Sequence[str]) -> fits.Column:
-    """Column of texts, as wide as the longest."""
+def make_text_column(name: str, texts: Sequence[str]) -> fits.Column:
+    """Make a column of texts, as wide as the longest."""
     width = max((len(text) for text in texts), default=0)
     return fits.Column(name, f"{max(width, 1)}A", array=np.array(texts, dtype=str))
 
 
-def aperture_image(name: str, values: NDArray, axis: NDArray, unit: str, meaning: str) -> Any:
-    """Image across the dish with a linear WCS in metres, which gives the places to rounding.
+def make_aperture_image(name: str, values: NDArray, axis: NDArray, unit: str, meaning: str) -> Any:
+    """Make an image HDU across the dish with a linear WCS in metres, which gives positions to rounding.
 
     Parameters
     ----------
@@ -326,9 +329,9 @@ def aperture_image(name: str, values: NDArray, axis: NDArray, unit: str, meaning
     values : ndarray, (n, n)
         Indexed [y, x].
     axis : ndarray, (n,)
-        Evenly spaced places in metres, the same for x and y.
+        Evenly spaced positions in metres, the same for x and y.
     unit, meaning : str
-        Of the values.
+        Unit of the values, and comment.
     """
     hdu = fits.ImageHDU(values, name=name)
     hdu.header["BUNIT"] = (unit, meaning)
@@ -337,35 +340,35 @@ def aperture_image(name: str, values: NDArray, axis: NDArray, unit: str, meaning
         hdu.header[f"CTYPE{i}"] = letter
         hdu.header[f"CUNIT{i}"] = "m"
         # FITS counts pixels from 1.
-        hdu.header.append(exact_card(f"CRPIX{i}", 1 - axis[0] / pitch, "centre of the dish"))
+        hdu.header.append(make_card(f"CRPIX{i}", 1 - axis[0] / pitch, "centre of the dish"))
         hdu.header[f"CRVAL{i}"] = 0.0
-        hdu.header.append(exact_card(f"CDELT{i}", pitch, ""))
+        hdu.header.append(make_card(f"CDELT{i}", pitch, ""))
     return hdu
 
 
-def aperture_axis(name: str, axis: NDArray) -> Any:
-    """Table of the places of an `aperture_image`, exactly: X in metres."""
-    return table(name, [fits.Column("X", "D", unit="m", array=axis)])
+def make_aperture_axis(name: str, axis: NDArray) -> Any:
+    """Make a table of the pixel centres of an aperture image, exactly: X in metres."""
+    return make_table(name, [fits.Column("X", "D", unit="m", array=axis)])
 
 
-def native(array: Any) -> NDArray[np.float64]:
-    """Copy of what FITS stores, in native double precision."""
+def copy_native(array: Any) -> NDArray[np.float64]:
+    """Copy an array of a FITS file to native double precision."""
     return np.array(array, dtype=np.float64)
 
 
-def escaped(text: str) -> str:
-    """The same in printable ASCII, and not ending in a blank or an ampersand, which FITS would drop."""
+def escape(text: str) -> str:
+    """Escape a text to printable ASCII that does not end in a blank or an ampersand, which FITS drops."""
     text = text.encode("unicode_escape").decode("ascii")
     return f"{text[:-1]}\\x{ord(text[-1]):02x}" if text.endswith((" ", "&")) else text
 
 
-def plain(text: str) -> str:
-    """Undo `escaped`."""
+def unescape(text: str) -> str:
+    """Undo `escape`."""
     return text.encode("ascii").decode("unicode_escape")
 
 
 def _as_number(value: Any) -> float | None:
-    """Finite number that a header value stands for, or None."""
+    """Convert a header value to a finite number, or None."""
     try:
         number = np.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

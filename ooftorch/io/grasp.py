@@ -1,4 +1,4 @@
-"""Reader for GRASP field grids (`.grd`): the co-polar power of one field on a regular uv grid."""
+"""Reader of GRASP field grids (`.grd`): the co-polar power of one field on a regular uv grid."""
 
 import re
 from collections.abc import Iterator
@@ -29,22 +29,22 @@ _GRIDS = {
     10: "elevation over azimuth, EDX",
 }
 _COMPONENTS = {1: "theta and phi", 2: "right and left circular", 4: "major and minor axis", 9: "total power"}
-# Fortran leaves out the E where an exponent needs three digits: 0.1234-100.
+# Fortran omits the E of a three-digit exponent: 0.1234-100.
 _SHORT_EXPONENT = re.compile(r"(?<=\d)(?=[+-]\d{3}$)")
 
 
 @dataclass(frozen=True)
 class FieldGrid:
-    """What a `.grd` file holds.
+    """Content of a `.grd` file.
 
     Attributes
     ----------
     u, v : ndarray, (nv * nu,), u fastest
         Direction cosines sin(theta) cos(phi) and sin(theta) sin(phi): the source seen from boresight.
     power : ndarray, (nv * nu,)
-        Squared modulus of the co-polar component; NaN at grid points that the file leaves out (KLIMIT 1).
+        Squared modulus of the co-polar component; NaN at grid points missing in the file (KLIMIT 1).
     frequency : float or None
-        Hertz, where the header gives it.
+        Hertz; None if the header does not give it.
     """
 
     u: NDArray[np.float64]
@@ -54,7 +54,7 @@ class FieldGrid:
 
 
 def is_grasp(text: str) -> bool:
-    """Whether `text` has the line of plus signs that ends the header of a `.grd` file."""
+    """Whether `text` contains the line of plus signs that ends the header of a `.grd` file."""
     return _HEADER_END.search(text) is not None
 
 
@@ -65,7 +65,7 @@ def parse_grasp(text: str, path: Path) -> FieldGrid:
     ----------
     text : str
     path : Path
-        Named in messages.
+        For messages.
 
     Returns
     -------
@@ -74,11 +74,11 @@ def parse_grasp(text: str, path: Path) -> FieldGrid:
     Raises
     ------
     InputError
-        If the file holds another kind of grid or field, by its name; a line is not what the format
-        wants there, with its number; or it ends too early.
+        If the file has another kind of grid or field, a line does not have the numbers expected there, or it
+        ends too early. The message has the line number.
     """
     header = _HEADER_END.split(text, maxsplit=1)[0]
-    lines = _numbers(text, header.count("\n") + 1, path)
+    lines = _iterate_lines(text, header.count("\n") + 1, path)
 
     (ktype,) = next(lines).integers(1)
     if ktype != 1:
@@ -116,11 +116,11 @@ def parse_grasp(text: str, path: Path) -> FieldGrid:
 
     step_x, step_y = (xe - xs) / (nx - 1), (ye - ys) / (ny - 1)
     v, u = np.meshgrid(ys + step_y * (iy + np.arange(ny)), xs + step_x * (ix + np.arange(nx)), indexing="ij")
-    return FieldGrid(u.ravel(), v.ravel(), power.ravel(), _frequency(header))
+    return FieldGrid(u.ravel(), v.ravel(), power.ravel(), _find_frequency(header))
 
 
-def _frequency(header: str) -> float | None:
-    """Frequency in hertz of the free header lines; None where they give none, or a list or range."""
+def _find_frequency(header: str) -> float | None:
+    """Find the frequency (Hz) in the free header lines; None if there is none, or a list or range."""
     found = _FREQUENCY.search(header)
     if found is None:
         return None
@@ -149,8 +149,8 @@ class _Line:
         return [int(value) for value in values]
 
 
-def _numbers(text: str, skip: int, path: Path) -> Iterator[_Line]:
-    """Lines after the header; running out of them is a truncated file."""
+def _iterate_lines(text: str, skip: int, path: Path) -> Iterator[_Line]:
+    """Yield the lines after the header that are not blank; raises InputError when there are no more."""
     for number, line in enumerate(text.splitlines()[skip:], skip + 1):
         if line.strip():
             yield _Line(f"{path}:{number}", line.split())

@@ -1,4 +1,4 @@
-"""FITS images, reader and writer: one image HDU per focus setting, with linear offsets along its axes."""
+"""Reader and writer of FITS images: one image HDU per focus setting, with linear offsets along its axes."""
 
 import re
 from collections.abc import Sequence
@@ -12,33 +12,34 @@ from numpy.typing import NDArray
 from ooftorch.errors import InputError
 from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
-    description,
-    exact_card,
-    focus_offsets,
-    header_number,
-    header_text,
-    primary_header,
+    make_card,
+    make_primary_header,
     radians_per,
-    stated_receiver,
-    wavelength,
+    read_description,
+    read_focus_offsets,
+    read_header_number,
+    read_header_text,
+    read_receiver,
+    read_wavelength,
 )
 from ooftorch.io.truth_hdus import PHASE
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
 
-__all__ = ["image_hdus", "map_hdus", "read_image", "read_images", "sky_sign"]
+__all__ = ["find_image_hdus", "find_sky_sign", "make_image_hdus", "read_image", "read_images"]
 
-# Axis types whose values are places on the sky and not offsets from the source.
+# Axis types (CTYPE) whose values are celestial coordinates instead of offsets from the source.
 _CELESTIAL = re.compile(r"(RA|DEC|.LON|.LAT|..LN|..LT)(-|$)")
 
-# How far a sample may lie off the grid of an image, in pixels: single precision passes, jitter does not.
+# Largest distance of a sample from the grid of an image, in pixels: allows for single precision, not for
+# jitter.
 _OFF_GRID = 1e-5
 
 
-def image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
-    """HDUs that hold an image (axes of length one in front do not count), with their numbers.
+def find_image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Find the HDUs with an image of at least two axes, as (number in the file, HDU).
 
-    The phase of a truth is none: it only goes along with the maps, or with a fit.
+    The phase image of a truth (`io.truth_hdus`) is left out: it is not a beam map.
     """
     return [
         (number, hdu)
@@ -48,12 +49,13 @@ def image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
 
 
 def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
-    """Observation from the image HDUs that have DZ.
+    """Read an observation from the image HDUs that have DZ.
 
-    Frequency (FREQ, RESTFRQ or WAVEL), telescope (TELESC or TELESCOP) and SKY are looked for in the
-    primary header and then in the maps' own. SKY says what the offsets are: "telescope" (default) where
-    the telescope pointed minus the source, "source" the direction of the source seen from boresight.
-    Pixels that are NaN or BLANK are missing. The primary header may have our keys for the receiver.
+    Frequency (FREQ, RESTFRQ or WAVEL) and telescope (TELESC or TELESCOP) are taken from the primary header,
+    else from those of the maps; SKY from that of the map, else the primary one. SKY defines the offsets:
+    "telescope" (default) for telescope pointing minus source, "source" for the direction of the source seen
+    from boresight. Pixels that are NaN or BLANK are missing. The primary header may have the receiver keys of
+    this package (CHOPX, CHOPY, GAINRAT, DISCRAD, ILLUM).
 
     Parameters
     ----------
@@ -67,30 +69,30 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
     Raises
     ------
     InputError
-        If no image has DZ; the frequency is missing or not positive; SKY is neither word; or the axes are
+        If no image has DZ; the frequency is missing or not positive; SKY has another value; or the axes are
         not linear offsets (see `read_image`).
     """
-    images = image_hdus(hdus)
+    images = find_image_hdus(hdus)
     with_dz = [(number, hdu) for number, hdu in images if "DZ" in hdu.header]
     notes = [f"HDU {number}: image without DZ, left out" for number, hdu in images if "DZ" not in hdu.header]
     if not with_dz:
         raise InputError(
             f"{path}: no DZ in any of its {len(images)} images; add the focus offset in metres to each header"
         )
-    offsets, scaled = focus_offsets(with_dz, path)
+    offsets, scaled = read_focus_offsets(with_dz, path)
     headers = [hdus[0].header, *(hdu.header for _, hdu in with_dz)]
-    wavel = wavelength(headers, path)
+    wavel = read_wavelength(headers, path)
     if wavel is None:
         raise InputError(f"{path}: no FREQ, RESTFRQ or WAVEL in its headers; add FREQ in Hz")
     maps = []
     for (number, hdu), dz in zip(with_dz, offsets, strict=True):
         where = f"{path}: HDU {number}"
-        sky = header_text(hdu.header, "SKY") or header_text(headers[0], "SKY") or "telescope"
-        sign = sky_sign(sky, where)
+        sky = read_header_text(hdu.header, "SKY") or read_header_text(headers[0], "SKY") or "telescope"
+        sign = find_sky_sign(sky, where)
         x, y, power = read_image(hdu, where)
         maps.append(BeamMap(dz, sign * x, sign * y, power))
-    receiver, illumination = stated_receiver(headers[0], path) or (Receiver(), None)
-    names = (header_text(header, "TELESC", "TELESCOP") for header in headers)
+    receiver, illumination = read_receiver(headers[0], path) or (Receiver(), None)
+    names = (read_header_text(header, "TELESC", "TELESCOP") for header in headers)
     telescope = next((name for name in names if name), None)
     if telescope is None:
         notes.append(NO_TELESCOPE)
@@ -102,23 +104,23 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
         illumination,
         format="image",
         notes=(*notes, *scaled),
-        **description(headers[0], path),
+        **read_description(headers[0], path),
     )
 
 
 def read_image(hdu: Any, where: str) -> tuple[NDArray, NDArray, NDArray]:
-    """Coordinates and power of an image.
+    """Read coordinates and power of an image.
 
     Parameters
     ----------
     hdu : astropy image HDU, ny rows of nx pixels.
     where : str
-        Opens the message of an error.
+        Start of error messages.
 
     Returns
     -------
     x, y, power : ndarray, (ny * nx,), x fastest
-        Coordinates in radians, as the header has them: FITS axis 1 is x.
+        Coordinates in radians, with the signs of the header: FITS axis 1 is x.
 
     Raises
     ------
@@ -131,16 +133,16 @@ def read_image(hdu: Any, where: str) -> tuple[NDArray, NDArray, NDArray]:
         raise InputError(f"{where}: image of {data.ndim} axes, {data.shape}; give one image HDU per focus")
     ny, nx = data.shape[-2:]
     pixel = np.stack([axis.ravel() for axis in np.meshgrid(np.arange(1, nx + 1), np.arange(1, ny + 1))])
-    x, y = _offsets(header, pixel, where)
+    x, y = _read_offsets(header, pixel, where)
     return x, y, data.reshape(-1).astype(np.float64)
 
 
-def map_hdus(observation: Observation) -> list[Any]:
-    """HDUs of a file of images: one per map, whose samples may come in any order.
+def make_image_hdus(observation: Observation) -> list[Any]:
+    """Make the HDUs of a file of images, one per map; the samples of a map may be in any order.
 
-    Powers keep every bit, and so do the offsets of a grid that is symmetric about the source, as `scan` makes
-    it; others come back to rounding. Missing samples are NaN. An image has no place for errors and times:
-    `fit` estimates the noise.
+    Powers are exact, and so are the offsets of a grid that is symmetric about the source; other offsets are
+    exact to rounding. Missing samples are NaN. Errors and times are not written: a fit of the file estimates
+    the noise.
 
     Parameters
     ----------
@@ -157,17 +159,17 @@ def map_hdus(observation: Observation) -> list[Any]:
     ValueError
         If a text of the observation is not printable ASCII.
     """
-    header = primary_header(observation, observation.telescope)
+    header = make_primary_header(observation, observation.telescope)
     header["SKY"] = ("telescope", "offsets are telescope minus source")
-    return [fits.PrimaryHDU(header=header), *map(_map_hdu, observation.maps)]
+    return [fits.PrimaryHDU(header=header), *map(_make_image_hdu, observation.maps)]
 
 
-def _map_hdu(m: BeamMap) -> Any:
+def _make_image_hdu(m: BeamMap) -> Any:
     refusal = InputError(
         f"the {m.power.size} samples of the map at dz {1e3 * m.dz:+g} mm do not fill a regular grid, as an "
         "image needs them to; use layout oof"
     )
-    x, y = _axis(m.x), _axis(m.y)
+    x, y = _find_axis(m.x), _find_axis(m.y)
     if x is None or y is None:
         raise refusal
     pixel = y.pixel * x.n + x.pixel
@@ -176,26 +178,26 @@ def _map_hdu(m: BeamMap) -> Any:
     image = np.empty((y.n, x.n))
     image.flat[pixel] = m.power
     hdu = fits.ImageHDU(image)
-    hdu.header.append(exact_card("DZ", m.dz, "[m] positive away from the primary"))
+    hdu.header.append(make_card("DZ", m.dz, "[m] positive away from the primary"))
     for i, axis in enumerate((x, y), 1):
         hdu.header[f"CUNIT{i}"] = "rad"
-        hdu.header.append(exact_card(f"CRPIX{i}", axis.crpix, ""))
-        hdu.header.append(exact_card(f"CRVAL{i}", axis.crval, ""))
-        hdu.header.append(exact_card(f"CDELT{i}", axis.cdelt, ""))
+        hdu.header.append(make_card(f"CRPIX{i}", axis.crpix, ""))
+        hdu.header.append(make_card(f"CRVAL{i}", axis.crval, ""))
+        hdu.header.append(make_card(f"CDELT{i}", axis.cdelt, ""))
     return hdu
 
 
 class _Axis(NamedTuple):
-    """Regular places along one axis of an image.
+    """Regular positions along one axis of an image.
 
     Attributes
     ----------
     n : int
-        How many there are.
+        Number of pixels.
     pixel : ndarray, (n_samples,)
-        Which of them is each sample's, from 0.
+        Pixel of each sample, from 0.
     crpix, crval, cdelt : float
-        For the header.
+        Header values, the offsets in radians.
     """
 
     n: int
@@ -205,13 +207,13 @@ class _Axis(NamedTuple):
     cdelt: float
 
 
-def _axis(places: NDArray) -> _Axis | None:
-    """Axis on which all places lie; None where there is none."""
+def _find_axis(places: NDArray) -> _Axis | None:
+    """Find the regular axis on which all positions lie; None if there is none."""
     ordered = np.unique(places)
     if ordered.size < 2 or not np.isfinite(ordered).all():
         return None
     first, last = ordered[0], ordered[-1]
-    step = np.diff(ordered).max()  # places much nearer to each other are the same, to rounding
+    step = np.diff(ordered).max()  # much smaller differences are rounding errors
     n = round((last - first) / step) + 1
     step = (last - first) / (n - 1)
     pixel = np.rint((places - first) / step).astype(int)
@@ -220,15 +222,21 @@ def _axis(places: NDArray) -> _Axis | None:
         crpix, crval, cdelt = choice
         return float(np.max(np.abs(crval + cdelt * (pixel + 1 - crpix) - places)))
 
-    # The step to the last bit, where the grid is symmetric, is in the place next to the centre.
+    # For a symmetric grid the position next to the centre gives the step without rounding error.
     beside = np.min(ordered, where=ordered > 0, initial=2 * step)
     centred = (n + 1) / 2, 0.0, float(beside) * (1 if n % 2 else 2)
     best = min(centred, (1.0, float(first), float(step)), key=off)
     return _Axis(n, pixel, *best) if off(best) < _OFF_GRID * step else None
 
 
-def sky_sign(sky: str, where: str) -> float:
-    """Factor from coordinates of the kind `sky` to DX, DY; `where` opens the message of an error."""
+def find_sky_sign(sky: str, where: str) -> float:
+    """Sign (+1 or -1) from coordinates of the kind `sky` to DX, DY (CONVENTIONS 5).
+
+    Raises
+    ------
+    InputError
+        If `sky` is neither "telescope" nor "source"; the message starts with `where`.
+    """
     if sky.casefold() not in ("telescope", "source"):
         raise InputError(
             f'{where}: sky is {sky!r}; expected "telescope" (where it pointed, minus the source) or '
@@ -237,40 +245,44 @@ def sky_sign(sky: str, where: str) -> float:
     return 1.0 if sky.casefold() == "telescope" else -1.0
 
 
-def _offsets(header: fits.Header, pixel: NDArray, where: str) -> NDArray[np.float64]:
-    """Linear coordinates (2, n) in radians of FITS pixel positions (2, n), the first pixel being 1.
+def _read_offsets(header: fits.Header, pixel: NDArray, where: str) -> NDArray[np.float64]:
+    """Read the linear coordinates (2, n), radians, of FITS pixel positions (2, n); the first pixel is 1.
 
-    By the FITS standard, for the first two axes: CRVAL + CD (p - CRPIX), or with CDELT_i PC_ij for CD.
+    CRVAL + CD (p - CRPIX) for the first two axes, with CDELT_i PC_ij if there is no CD (FITS standard 4.0,
+    section 8).
     """
     for axis in (1, 2):
-        kind = header_text(header, f"CTYPE{axis}")
+        kind = read_header_text(header, f"CTYPE{axis}")
         if _CELESTIAL.match(kind):
             raise InputError(
                 f"{where}: CTYPE{axis} is {kind}, a place on the sky; give offsets from the source "
                 "instead: no CTYPE, and CRVAL 0 at the source"
             )
-    if header_number(header, "CROTA2", where):
+    if read_header_number(header, "CROTA2", where):
         raise InputError(f"{where}: CROTA2 is not supported; give the rotation by CD1_1, CD1_2, CD2_1, CD2_2")
 
     def vector(key: str, default: float | None) -> NDArray:
-        return np.array([_number(header, f"{key}{i}", default, where) for i in (1, 2)])
+        return np.array([_require_number(header, f"{key}{i}", default, where) for i in (1, 2)])
 
     def matrix(key: str, default: NDArray) -> NDArray:
         return np.array(
-            [[_number(header, f"{key}{i}_{j}", default[i - 1, j - 1], where) for j in (1, 2)] for i in (1, 2)]
+            [
+                [_require_number(header, f"{key}{i}_{j}", default[i - 1, j - 1], where) for j in (1, 2)]
+                for i in (1, 2)
+            ]
         )
 
     if any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
         scale = matrix("CD", np.zeros((2, 2)))
     else:
         scale = vector("CDELT", None)[:, None] * matrix("PC", np.eye(2))
-    unit = np.array([_radians(header, axis, where) for axis in (1, 2)])
+    unit = np.array([_read_unit(header, axis, where) for axis in (1, 2)])
     offsets = vector("CRVAL", 0.0)[:, None] + scale @ (pixel - vector("CRPIX", None)[:, None])
     return unit[:, None] * offsets
 
 
-def _number(header: fits.Header, key: str, default: float | None, where: str) -> float:
-    number = header_number(header, key, where)
+def _require_number(header: fits.Header, key: str, default: float | None, where: str) -> float:
+    number = read_header_number(header, key, where)
     if number is not None:
         return number
     if default is None:
@@ -281,7 +293,7 @@ def _number(header: fits.Header, key: str, default: float | None, where: str) ->
     return default
 
 
-def _radians(header: fits.Header, axis: int, where: str) -> float:
-    """Size of the unit of an axis; degrees where it has none, as the FITS standard says."""
-    name = header_text(header, f"CUNIT{axis}") or "deg"
+def _read_unit(header: fits.Header, axis: int, where: str) -> float:
+    """Radians in the unit of an axis; degrees if it has none, as in the FITS standard."""
+    name = read_header_text(header, f"CUNIT{axis}") or "deg"
     return radians_per(name, f"{where}: CUNIT{axis}")

@@ -1,8 +1,8 @@
-"""Reading observations from files, by content, and writing them.
+"""`read` and `write` observations; the format of a file is recognised by content, never by name.
 
 Formats: FITS of the original OOF software and its Effelsberg variant, FITS of pyoof, FITS images, and an
-observation `.toml` that names text maps, GRASP grids or FITS images. FITS of the original software, of pyoof
-and of images can be written too, with the truth of a simulation beside the maps.
+observation `.toml` that lists text maps, GRASP grids or FITS images. The three FITS formats can also be
+written, with the truth of a simulation in extra HDUs.
 """
 
 import os
@@ -15,14 +15,15 @@ from astropy.io import fits
 from ooftorch.errors import InputError
 from ooftorch.files import whole_file
 from ooftorch.io import image, oof, pyoof
-from ooftorch.io.fits_tools import column_names, is_fits, open_fits
+from ooftorch.io.fits_tools import is_fits, list_columns, open_fits
 from ooftorch.io.toml import read_toml
-from ooftorch.io.truth_hdus import read_truth, truth_hdus, truth_history
+from ooftorch.io.truth_hdus import format_truth, make_truth_hdus, read_truth
 from ooftorch.observation import Observation
 
-__all__ = ["read", "whole_file", "write"]
+__all__ = ["read", "write"]
 
-_WRITERS = {"oof": oof.oof_hdus, "pyoof": pyoof.pyoof_hdus, "image": image.map_hdus}
+# Function from an observation to the HDUs of a file, by layout.
+_WRITERS = {"oof": oof.make_oof_hdus, "pyoof": pyoof.make_pyoof_hdus, "image": image.make_image_hdus}
 
 
 def read(path: str | os.PathLike[str]) -> Observation:
@@ -41,8 +42,8 @@ def read(path: str | os.PathLike[str]) -> Observation:
     Raises
     ------
     InputError
-        If the file cannot be read, is none of the supported kinds, or holds nothing that can be fitted;
-        one line that names the file.
+        If the file cannot be read, is of no supported format, or its maps cannot be fitted. The message is
+        one line with the name of the file.
     """
     path = Path(path)
     observation = _read_fits(path) if is_fits(path) else read_toml(path)
@@ -55,10 +56,10 @@ def write(
 ) -> None:
     """Write an observation as a FITS file that `read` reads, with its truth if it has one.
 
-    All layouts keep powers and focus offsets bit for bit; what else each keeps, `io.oof`, `io.pyoof` and
-    `io.image` say. Notes and true values stand in HISTORY. The truth itself is in the last three HDUs: the
-    original software takes every extension for a map, and needs them removed. There is no time stamp: the
-    same observation gives the same bytes.
+    All layouts keep powers and focus offsets bit for bit; for the rest see `io.oof`, `io.pyoof` and
+    `io.image`. Notes and true values are also in HISTORY. The truth is in the last three HDUs; the original
+    software takes every extension for a map, so remove them first. There is no time stamp: the same
+    observation gives the same bytes.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ def write(
     Raises
     ------
     InputError
-        If the layout is not known or cannot hold the observation, the observation fails its check, a text in
-        it does not fit a FITS header, the file exists and `overwrite` is false, or it cannot be written.
+        If the layout is unknown or cannot represent the observation, the observation fails its check, a text
+        in it does not fit a FITS header, the file exists and `overwrite` is false, or it cannot be written.
     """
     if layout not in _WRITERS:
         raise InputError(f"layout {layout!r}; known are {', '.join(_WRITERS)}")
@@ -80,13 +81,13 @@ def write(
     truth = observation.truth
     try:
         hdus = _WRITERS[layout](observation)
-        for line in (*observation.notes, *([] if truth is None else truth_history(truth))):
+        for line in (*observation.notes, *([] if truth is None else format_truth(truth))):
             hdus[0].header.add_history(line)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{path}: a text of this observation does not fit a FITS header: {error}") from None
-    hdus += [] if truth is None else truth_hdus(truth)
+    hdus += [] if truth is None else make_truth_hdus(truth)
     with whole_file(path, overwrite) as partial:
         fits.HDUList(hdus).writeto(partial)
 
@@ -101,13 +102,13 @@ def _read_maps(path: Path, hdus: list[Any]) -> Observation:
         raise InputError(
             f"{path} is the result of a fit; give the beam maps, or draw it with `ooftorch plot`"
         )
-    named = [(number, hdu, set(column_names(hdu))) for number, hdu in enumerate(hdus)]
+    named = [(number, hdu, set(list_columns(hdu))) for number, hdu in enumerate(hdus)]
     for layout, reader in ((oof.COLUMNS, oof.read_oof), (pyoof.COLUMNS, pyoof.read_pyoof)):
-        # One column is enough to know the layout; the reader says which are missing.
+        # One column is enough to recognise the layout; the reader raises an error for missing ones.
         tables = [(number, hdu) for number, hdu, names in named if names.intersection(layout)]
         if tables:
             return reader(path, hdus[0].header, tables)
-    if image.image_hdus(hdus):
+    if image.find_image_hdus(hdus):
         return image.read_images(path, hdus)
     columns = [f"HDU {number}: {', '.join(sorted(names))}" for number, _, names in named if names]
     raise InputError(

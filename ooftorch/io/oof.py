@@ -1,8 +1,8 @@
-"""FITS files of the original OOF software: reader, for its Effelsberg variant too, and writer.
+"""Reader and writer of FITS files of the original OOF software; the reader takes the Effelsberg variant too.
 
-One binary table per focus setting with columns DX, DY, FNU and, if known, UFNU and TIME; DZ in the header
-of each table, everything else in the primary header. What the receiver did follows from TELESC, RECV and
-OBJECT by the rules of the original reduction script.
+One binary table per focus setting with columns DX, DY, FNU and, if known, UFNU and TIME; DZ in the header of
+each table, everything else in the primary header. The receiver follows from TELESC, RECV and OBJECT by the
+rules of the original reduction script.
 """
 
 from collections.abc import Sequence
@@ -14,29 +14,29 @@ from astropy.io import fits
 from ooftorch.errors import InputError
 from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
-    angles,
-    column,
-    column_names,
-    description,
-    exact_card,
-    focus_offsets,
-    header_number,
-    header_text,
-    primary_header,
+    list_columns,
+    make_card,
+    make_primary_header,
+    read_angles,
+    read_column,
+    read_description,
+    read_focus_offsets,
+    read_header_number,
+    read_header_text,
+    read_receiver,
+    read_wavelength,
     require_columns,
-    stated_receiver,
-    wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
 from ooftorch.units import ARCSEC
 
-__all__ = ["COLUMNS", "oof_hdus", "read_oof"]
+__all__ = ["COLUMNS", "make_oof_hdus", "read_oof"]
 
 COLUMNS = ("DX", "DY", "FNU")
 """The columns that every map must have."""
 
-# Names of the original software for telescopes that this package calls otherwise.
+# TELESC of the original software, by the name of the telescope in this package, if they differ.
 _TELESC = {
     "gbt": "GBT",
     "gbt90": "90GBT",
@@ -46,14 +46,15 @@ _TELESC = {
     "jcmt": "JCMT",
 }
 
-# Today's names of the receivers that the original rules know.
+# Name of a receiver in the rules of the original script, by its present name (both in lower case).
 _RECV = {"rcvr40_52": "qunbal", "rcvr26_40": "ka", "rcvr_mba1_5": "mustang"}
 
+# Beam separation of a chopped receiver if the file has no CHOPTHR, arcseconds.
 _DEFAULT_CHOP_ARCSEC = 57.8
 
 
 def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]) -> Observation:
-    """Observation from the tables of an original OOF file.
+    """Read an observation from the tables of an original OOF file.
 
     Parameters
     ----------
@@ -64,29 +65,29 @@ def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]
     Returns
     -------
     Observation
-        `sigma` is None for a map without UFNU (the original loader insists on it, the Effelsberg reader
+        `sigma` is None for a map without UFNU (the original loader requires UFNU, the Effelsberg reader
         ignores it).
 
     Raises
     ------
     InputError
-        If a table lacks DX, DY or FNU, or DZ; FREQ is missing or not positive; or the receiver is not one
-        that the rules know.
+        If a table lacks DX, DY or FNU, or DZ; FREQ is missing or not positive; or the rules do not include
+        the receiver.
     """
     require_columns(tables, COLUMNS, path)
-    offsets, notes = focus_offsets(tables, path)
+    offsets, notes = read_focus_offsets(tables, path)
     maps = tuple(
         _read_map(hdu, dz, f"{path}: HDU {number}") for (number, hdu), dz in zip(tables, offsets, strict=True)
     )
-    wavel = wavelength([primary], path)
+    wavel = read_wavelength([primary], path)
     if wavel is None:
         raise InputError(f"{path}: no FREQ in the primary header; add the observing frequency in Hz")
 
-    telescope = _telescope(header_text(primary, "TELESC", "TELESCOP"))
+    telescope = _translate_telescope(read_header_text(primary, "TELESC", "TELESCOP"))
     if telescope is None:
         notes.append(NO_TELESCOPE)
-    stated = stated_receiver(primary, path)
-    own, illumination, assumed = (*stated, []) if stated else _receiver(primary, telescope, wavel, path)
+    stated = read_receiver(primary, path)
+    own, illumination, assumed = (*stated, []) if stated else _infer_receiver(primary, telescope, wavel, path)
     effelsberg = telescope is None and "DATE_OBS" in primary
     return Observation(
         maps,
@@ -96,17 +97,17 @@ def read_oof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]
         illumination,
         format="oof-effelsberg" if effelsberg else "oof",
         notes=(*notes, *assumed),
-        **description(primary, path),
+        **read_description(primary, path),
     )
 
 
-def oof_hdus(observation: Observation) -> list[Any]:
-    """HDUs of a FITS file of the original OOF software.
+def make_oof_hdus(observation: Observation) -> list[Any]:
+    """Make the HDUs of a FITS file of the original OOF software.
 
-    Samples and offsets keep every bit; missing samples have FNU NaN. TELESC, RECV, CHOPTHR and
-    OBJRADS are set so that the original programs see what their rules can express; the keys CHOPX, CHOPY,
-    GAINRAT, DISCRAD and ILLUM say it exactly and are what `read_oof` goes by. UFNU is left out where the
-    errors are unknown, and the original loader refuses such a file.
+    Samples and offsets are exact; missing samples have FNU NaN. TELESC, RECV, CHOPTHR and OBJRADS describe
+    the receiver to the original programs, as far as their rules can; the keys CHOPX, CHOPY, GAINRAT, DISCRAD
+    and ILLUM are exact, and `read_oof` uses them. UFNU is left out if the errors are unknown; the original
+    loader rejects such a file.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def oof_hdus(observation: Observation) -> list[Any]:
     ValueError
         If a text of the observation is not printable ASCII.
     """
-    hdus = [fits.PrimaryHDU(header=_primary_header(observation))]
+    hdus = [fits.PrimaryHDU(header=_make_header(observation))]
     for beam_map in observation.maps:
         columns = [
             fits.Column("DX", "D", unit="rad", array=beam_map.x),
@@ -133,44 +134,44 @@ def oof_hdus(observation: Observation) -> list[Any]:
         if beam_map.time is not None:
             columns.append(fits.Column("TIME", "D", array=beam_map.time))
         table = fits.BinTableHDU.from_columns(columns)
-        table.header.append(exact_card("DZ", beam_map.dz, "[m] positive away from the primary"))
+        table.header.append(make_card("DZ", beam_map.dz, "[m] positive away from the primary"))
         hdus.append(table)
     return hdus
 
 
 def _read_map(hdu: Any, dz: float, where: str) -> BeamMap:
-    names = column_names(hdu)
+    names = list_columns(hdu)
     return BeamMap(
         dz,
-        angles(hdu, "DX", where),
-        angles(hdu, "DY", where),
-        column(hdu, "FNU"),
-        sigma=column(hdu, "UFNU") if "UFNU" in names else None,
-        time=column(hdu, "TIME") if "TIME" in names else None,
+        read_angles(hdu, "DX", where),
+        read_angles(hdu, "DY", where),
+        read_column(hdu, "FNU"),
+        sigma=read_column(hdu, "UFNU") if "UFNU" in names else None,
+        time=read_column(hdu, "TIME") if "TIME" in names else None,
     )
 
 
-def _telescope(name: str) -> str | None:
-    """Name of this package for a TELESC; a name that the original software does not have stays as it is."""
+def _translate_telescope(name: str) -> str | None:
+    """Name in this package of a TELESC; other names are returned unchanged, None if it is empty."""
     ours = {theirs.casefold(): ours for ours, theirs in _TELESC.items()}
     return ours.get(name.casefold(), name) or None
 
 
-def _receiver(
+def _infer_receiver(
     header: fits.Header, telescope: str | None, wavel: float, path: Path
 ) -> tuple[Receiver, str | None, list[str]]:
-    """Receiver, illumination it asks for, and assumptions: the rules of the original script, in its order."""
+    """Infer receiver, its illumination and the assumptions made, by the rules of the original script."""
     notes = []
-    name = header_text(header, "RECV")
+    name = read_header_text(header, "RECV")
     recv = _RECV.get(name.casefold(), name.casefold())
     receiver = Receiver()
-    # The GBT's receivers say enough where the file does not name the telescope.
+    # If the file does not name the telescope, a receiver of the GBT identifies it.
     if telescope in ("gbt", "gbt90") or (telescope is None and recv in ("qunbal", "ka", "mustang")):
         if not recv:
             recv = "mustang" if wavel < 5e-3 else "qunbal"
             notes.append(f"RECV not in the file; taken as {recv} for {1e3 * wavel:.3g} mm")
         if recv in ("qunbal", "ka"):
-            chop = header_number(header, "CHOPTHR", str(path))
+            chop = read_header_number(header, "CHOPTHR", str(path))
             if chop is None:
                 chop = _DEFAULT_CHOP_ARCSEC
                 notes.append(f"CHOPTHR not in the file; taken as {chop} arcsec")
@@ -180,8 +181,8 @@ def _receiver(
                 f"{path}: RECV is {name!r}; known are qunbal (Rcvr40_52), Ka (Rcvr26_40) and mustang "
                 "(Rcvr_MBA1_5): for another receiver set CHOPX, CHOPY (rad) and GAINRAT in the header"
             )
-    elif header_text(header, "OBJECT").casefold() == "saturn":
-        radius = header_number(header, "OBJRADS", str(path))
+    elif read_header_text(header, "OBJECT").casefold() == "saturn":
+        radius = read_header_number(header, "OBJRADS", str(path))
         if radius is None:
             raise InputError(
                 f"{path}: OBJECT is Saturn but there is no OBJRADS; add its radius in radians to the header"
@@ -193,20 +194,20 @@ def _receiver(
     return receiver, "squashed" if telescope == "alma" else None, notes
 
 
-def _primary_header(observation: Observation) -> fits.Header:
+def _make_header(observation: Observation) -> fits.Header:
     name, chop, disc = observation.telescope, observation.receiver.chop_x, observation.receiver.disc_radius
-    header = primary_header(observation, None if name is None else _TELESC.get(name, name))
+    header = make_primary_header(observation, None if name is None else _TELESC.get(name, name))
     if name in ("gbt", "gbt90") or observation.illumination == "tophat":
-        header["RECV"] = _original_recv(observation)
+        header["RECV"] = _choose_recv(observation)
     if header.get("RECV") in ("qunbal", "Ka"):
-        header.append(exact_card("CHOPTHR", abs(chop) / ARCSEC, "[arcsec]"))
+        header.append(make_card("CHOPTHR", abs(chop) / ARCSEC, "[arcsec]"))
     if disc > 0:
-        header.append(exact_card("OBJRADS", disc, "[rad]"))
+        header.append(make_card("OBJRADS", disc, "[rad]"))
     return header
 
 
-def _original_recv(observation: Observation) -> str:
-    """RECV for the original programs: "other", which they refuse, where their rules have no name."""
+def _choose_recv(observation: Observation) -> str:
+    """RECV for the original programs; "other", which they reject, for receivers outside their rules."""
     receiver = observation.receiver
     plain_source = receiver.disc_radius == 0
     if not receiver.chopped and plain_source and observation.illumination == "tophat":

@@ -1,4 +1,4 @@
-"""FITS files of pyoof, the Effelsberg package: reader and writer."""
+"""Reader and writer of FITS files of pyoof, the Effelsberg package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,33 +9,33 @@ from astropy.io import fits
 from ooftorch.errors import InputError
 from ooftorch.io.fits_tools import (
     UNKNOWN_ELEVATION,
-    angles,
-    column,
-    description,
-    exact_card,
-    focus_offsets,
-    header_text,
-    primary_header,
+    make_card,
+    make_primary_header,
+    make_table,
+    read_angles,
+    read_column,
+    read_description,
+    read_focus_offsets,
+    read_header_text,
+    read_receiver,
+    read_wavelength,
     require_columns,
-    stated_receiver,
-    table,
-    wavelength,
 )
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
 
-__all__ = ["COLUMNS", "pyoof_hdus", "read_pyoof"]
+__all__ = ["COLUMNS", "make_pyoof_hdus", "read_pyoof"]
 
 COLUMNS = ("U", "V", "BEAM")
 """The columns that every map must have."""
 
 
 def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any]]) -> Observation:
-    """Observation from the tables of a pyoof file.
+    """Read an observation from the tables of a pyoof file.
 
-    U and V are the direction of the source seen from boresight; DX and DY are the telescope's pointing
-    minus the source, hence the minus sign. The sign of dz needs no change, and a file simulated with
-    coefficients K (in wavelengths) is fitted by z = -2 pi K.
+    U and V are the direction of the source seen from boresight, DX and DY telescope pointing minus source,
+    hence the minus sign. The sign of dz is the same, and a file simulated with coefficients K (wavelengths)
+    is fitted by z = -2 pi K (CONVENTIONS 5).
 
     Parameters
     ----------
@@ -54,21 +54,21 @@ def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any
         disagreement.
     """
     require_columns(tables, COLUMNS, path)
-    offsets, notes = focus_offsets(tables, path)
+    offsets, notes = read_focus_offsets(tables, path)
     maps = tuple(
         BeamMap(
             dz,
-            -angles(hdu, "U", f"{path}: HDU {number}"),
-            -angles(hdu, "V", f"{path}: HDU {number}"),
-            column(hdu, "BEAM"),
+            -read_angles(hdu, "U", f"{path}: HDU {number}"),
+            -read_angles(hdu, "V", f"{path}: HDU {number}"),
+            read_column(hdu, "BEAM"),
         )
         for (number, hdu), dz in zip(tables, offsets, strict=True)
     )
-    wavel = wavelength([primary], path)
+    wavel = read_wavelength([primary], path)
     if wavel is None:
         raise InputError(f"{path}: neither FREQ nor WAVEL in the primary header; add FREQ in Hz")
-    receiver, illumination = stated_receiver(primary, path) or (Receiver(), None)
-    telescope = header_text(primary, "TELESC", "TELESCOP")
+    receiver, illumination = read_receiver(primary, path) or (Receiver(), None)
+    telescope = read_header_text(primary, "TELESC", "TELESCOP")
     if not telescope:
         telescope = "effelsberg"
         notes.append("telescope not named in the file; pyoof files are taken as Effelsberg")
@@ -80,16 +80,16 @@ def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any
         illumination,
         format="pyoof",
         notes=tuple(notes),
-        **description(primary, path),
+        **read_description(primary, path),
     )
 
 
-def pyoof_hdus(observation: Observation) -> list[Any]:
-    """HDUs of a FITS file of pyoof: minus, zero and plus in HDU 1, 2 and 3.
+def make_pyoof_hdus(observation: Observation) -> list[Any]:
+    """Make the HDUs of a FITS file of pyoof: minus, zero and plus in HDU 1, 2 and 3.
 
-    Offsets and powers keep every bit, where pyoof's own files have single precision; missing samples have
-    BEAM NaN. The format has no place for errors and times: `fit` estimates the noise. What pyoof insists on
-    and nobody knows is an empty text, and -999 for the elevation.
+    Offsets and powers are exact (double precision; the files of pyoof itself are single); missing samples
+    have BEAM NaN. Errors and times are not written: a fit of the file estimates the noise. Unknown values
+    that pyoof requires are an empty text, and -999 for the elevation.
 
     Parameters
     ----------
@@ -102,8 +102,8 @@ def pyoof_hdus(observation: Observation) -> list[Any]:
     Raises
     ------
     InputError
-        If there are not three maps of as many samples, the middle one in focus, or the beam is chopped or the
-        source no point.
+        If there are not three maps with equal numbers of samples, the middle one in focus, or the beam is
+        chopped or the source extended.
     ValueError
         If a text of the observation is not printable ASCII.
     """
@@ -120,15 +120,15 @@ def pyoof_hdus(observation: Observation) -> list[Any]:
         raise InputError(
             f"{observation.receiver}; a pyoof file is for a single beam and a point source: use layout oof"
         )
-    header = primary_header(observation, observation.telescope)
-    header.append(exact_card("WAVEL", observation.wavelength, "[m]"))
+    header = make_primary_header(observation, observation.telescope)
+    header.append(make_card("WAVEL", observation.wavelength, "[m]"))
     header["DATE_OBS"] = observation.date_obs
     header.setdefault("OBJECT", "")
     header.setdefault("MEANEL", UNKNOWN_ELEVATION)
     hdus = [fits.PrimaryHDU(header=header)]
     for name, m in zip(("MINUS OOF", "ZERO OOF", "PLUS OOF"), maps, strict=True):
         columns = {"U": (-m.x, "rad"), "V": (-m.y, "rad"), "BEAM": (m.power, None)}
-        hdu = table(name, [fits.Column(n, "D", unit=unit, array=a) for n, (a, unit) in columns.items()])
-        hdu.header.append(exact_card("DZ", m.dz, "[m] positive away from the primary"))
+        hdu = make_table(name, [fits.Column(n, "D", unit=unit, array=a) for n, (a, unit) in columns.items()])
+        hdu.header.append(make_card("DZ", m.dz, "[m] positive away from the primary"))
         hdus.append(hdu)
     return hdus

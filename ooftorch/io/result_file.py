@@ -1,4 +1,4 @@
-"""fit.fits: a `FitResult` as a FITS file, and back, every number exactly.
+"""Reader and writer of fit.fits: a `FitResult` as a FITS file, every number exactly.
 
 Primary header
     ======== ==== ===============================================================================
@@ -27,7 +27,7 @@ Primary header
     NNOTES        number of notes
     NOTE1 ...     what was assumed on the way; also in HISTORY
     BASIS         surface basis
-    ROBUST        whether the likelihood forgives outliers
+    ROBUST        whether the likelihood is robust against outliers
     STOPRAD       radius of the illumination's own edge over the dish radius (absent where it has none)
     GOODRMS  m    rms half-path error that a good solution stays below (absent where none is known)
     PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
@@ -46,18 +46,18 @@ Extensions
         ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per order of the basis.
     SURFACE_BASIS, SURFACE_GRAM
         Absent for Zernikes. NAME, ORDER and LABEL, a row per term, PISTON, XTILT and YTILT in the header; and
-        the image of the matrix that makes the mean square phase over the dish of the coefficients.
+        the image of the matrix of the mean square phase over the dish (`SurfaceBasis.gram`).
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
         of each pixel; surface error along the normal over half-path error (absent where not known).
     APERTURE_AXIS
-        X (m): the pixel centres, which the WCS gives to rounding.
+        X (m): the pixel centres exactly; the WCS gives them to rounding.
     MAP_0, MAP_1, ...
         X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, RESIDUAL (data's units; NaN: never
         observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
     TRUTH, TRUTH_PHASE, TRUTH_AXIS
-        What a simulation put into the maps: see `io.truth`. Absent where nobody knows.
+        True values of simulated maps: see `io.truth_hdus`. Absent otherwise.
 """
 
 import os
@@ -72,19 +72,19 @@ from ooftorch import __version__
 from ooftorch.errors import InputError
 from ooftorch.files import whole_file
 from ooftorch.io.fits_tools import (
-    aperture_axis,
-    aperture_image,
-    escaped,
-    exact_card,
-    header_number,
+    copy_native,
+    escape,
     is_fits,
-    native,
+    make_aperture_axis,
+    make_aperture_image,
+    make_card,
+    make_table,
+    make_text_column,
     open_fits,
-    plain,
-    table,
-    text_column,
+    read_header_number,
+    unescape,
 )
-from ooftorch.io.truth_hdus import read_truth, truth_hdus
+from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
@@ -92,11 +92,12 @@ from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
 
+# Layout number (OOFFIT) of the files written, and those that can be read.
 _LAYOUT = 2
 _READABLE = (1, 2)
 
-# Header key, and of numbers the comment, of the fields that are one text or number, by type. A text may
-# need the whole card.
+# Header keys of the fields that are a text or a number, by type; numbers also have a comment. A text may need
+# the whole card.
 _TEXT = {
     "input": "INPUT",
     "telescope": "TELESCOP",
@@ -124,7 +125,7 @@ _DERIVED = {
     "surface_rms": ("SURFRMS", "[m] rms half-path error"),
     "ruze_efficiency": ("RUZE", "Ruze efficiency"),
 }
-# Column and its format of the fields of an order.
+# Table column and its FITS format of each field of `OrderFit`.
 _ORDERS = {
     "order": ("ORDER", "K"),
     "objective": ("OBJECTIV", "D"),
@@ -133,9 +134,9 @@ _ORDERS = {
     "n_eval": ("NEVAL", "K"),
     "seconds": ("SECONDS", "D"),
 }
-# Header key of the terms that are piston and tilts.
+# Header keys of the names of the terms that are piston and tilts.
 _TILTS = {"piston": "PISTON", "x_tilt": "XTILT", "y_tilt": "YTILT"}
-# Image, unit and meaning of the fields of the aperture.
+# Image name, unit and comment of each field of `Aperture`.
 _IMAGES = {
     "phase": ("APERTURE_PHASE", "rad", "phase, piston and tilt removed"),
     "amplitude": ("APERTURE_AMPLITUDE", "", "illumination over its peak"),
@@ -145,7 +146,7 @@ _IMAGES = {
 
 
 def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Write a result, complete or not at all; the same result gives the same bytes.
+    """Write a result as a FITS file, complete or not at all; the same result gives the same bytes.
 
     Parameters
     ----------
@@ -161,36 +162,36 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
     """
     parameters = result.parameters
     hdus = [
-        fits.PrimaryHDU(header=_primary_header(result)),
-        table(
+        fits.PrimaryHDU(header=_make_header(result)),
+        make_table(
             "PARAMETERS",
             [
-                text_column("NAME", [escaped(name) for name in parameters]),
+                make_text_column("NAME", [escape(name) for name in parameters]),
                 fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
                 fits.Column("SIGMA", "D", array=np.array([p.sigma for p in parameters.values()])),
-                text_column("UNIT", [escaped(p.unit) for p in parameters.values()]),
+                make_text_column("UNIT", [escape(p.unit) for p in parameters.values()]),
                 fits.Column("FREE", "L", array=np.array([p.free for p in parameters.values()])),
             ],
         ),
-        _covariance(result),
-        table(
+        _make_covariance(result),
+        make_table(
             "ORDERS",
             [
                 fits.Column(name, form, array=np.array([getattr(o, field) for o in result.orders]))
                 for field, (name, form) in _ORDERS.items()
             ],
         ),
-        *_basis(result),
-        *_aperture(result.aperture),
-        *(_map(m, i) for i, m in enumerate(result.maps)),
-        *([] if result.truth is None else truth_hdus(result.truth)),
+        *_make_basis(result),
+        *_make_aperture(result.aperture),
+        *(_make_map(m, i) for i, m in enumerate(result.maps)),
+        *([] if result.truth is None else make_truth_hdus(result.truth)),
     ]
     with whole_file(path, overwrite) as partial:
         fits.HDUList(hdus).writeto(partial, output_verify="exception")
 
 
 def read_fit(path: str | os.PathLike[str]) -> FitResult:
-    """Read what `write_fit` wrote.
+    """Read a result written by `write_fit`.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
     Raises
     ------
     InputError
-        If there is no such file, it is not FITS or damaged, or it is not the result of a fit.
+        If the file does not exist, is not FITS or damaged, or is not the result of a fit.
     """
     path = Path(path)
     if not is_fits(path):
@@ -219,13 +220,13 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
             f"and this version reads {' and '.join(map(str, _READABLE))}; use the version that wrote it"
         )
     try:
-        return _result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
+        return _build_result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
     except KeyError as error:
         raise InputError(f"{path}: incomplete result of a fit ({error.args[0]}); fit again") from None
 
 
-def _result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> FitResult:
-    fields: dict[str, Any] = {name: plain(header[key]) for name, key in _TEXT.items()}
+def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> FitResult:
+    fields: dict[str, Any] = {name: unescape(header[key]) for name, key in _TEXT.items()}
     fields |= {name: float(header[key]) for name, (key, _) in _FLOAT.items()}
     fields |= {name: header[key] for name, (key, _) in _INT.items()}
     rows, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
@@ -236,43 +237,43 @@ def _result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> F
         **fields,
         converged=header["CONVERGD"],
         parameters={
-            plain(name): Estimate(value, sigma, plain(unit), free)
+            unescape(name): Estimate(value, sigma, unescape(unit), free)
             for name, value, sigma, unit, free in zip(*columns, strict=True)
         },
-        covariance=native(hdus["COVARIANCE"].data),
+        covariance=copy_native(hdus["COVARIANCE"].data),
         maps=tuple(_read_map(hdus[f"MAP_{i}"]) for i in range(header["NMAPS"])),
         orders=tuple(
             OrderFit(**dict(zip(order_columns, row, strict=True)))
             for row in zip(*order_columns.values(), strict=True)
         ),
         aperture=Aperture(
-            axis=native(hdus["APERTURE_AXIS"].data["X"]),
-            phase=native(hdus["APERTURE_PHASE"].data),
-            amplitude=native(hdus["APERTURE_AMPLITUDE"].data),
-            open=native(hdus["APERTURE_OPEN"].data),
+            axis=copy_native(hdus["APERTURE_AXIS"].data["X"]),
+            phase=copy_native(hdus["APERTURE_PHASE"].data),
+            amplitude=copy_native(hdus["APERTURE_AMPLITUDE"].data),
+            open=copy_native(hdus["APERTURE_OPEN"].data),
             radius=float(header["RADIUS"]),
-            normal_factor=None if normal_factor is None else native(normal_factor.data),
+            normal_factor=None if normal_factor is None else copy_native(normal_factor.data),
         ),
-        notes=tuple(plain(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
+        notes=tuple(unescape(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
         truth=truth,
-        **(_since_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _of_layout_1(header, rows)),
+        **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
     )
 
 
-def _since_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
-    name = plain(header["BASIS"])
+def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
+    name = unescape(header["BASIS"])
     return {
         "basis": BASES[name](header["ORDER"]) if name in BASES else _read_basis(name, hdus),
         "robust": header["ROBUST"],
-        "stop_radius": header_number(header, "STOPRAD", ""),
-        "good_surface_rms": header_number(header, "GOODRMS", ""),
+        "stop_radius": read_header_number(header, "STOPRAD", ""),
+        "good_surface_rms": read_header_number(header, "GOODRMS", ""),
     }
 
 
-def _of_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
-    """What layout 1 leaves to be inferred: it is of Zernikes and of what the package knew then."""
+def _infer_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
+    """Infer the fields that layout 1 does not have; it was only written for Zernikes and named models."""
     values = dict(zip(rows["NAME"].tolist(), rows["VALUE"].tolist(), strict=True))
-    telescope = plain(header["TELESCOP"])
+    telescope = unescape(header["TELESCOP"])
     known = telescopes.load(telescope) if telescope in telescopes.names() else None
     return {
         "basis": ZernikeBasis(header["ORDER"]),
@@ -284,14 +285,14 @@ def _of_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
 
 def _read_basis(name: str, hdus: dict[str, Any]) -> RecordedBasis:
     hdu = hdus["SURFACE_BASIS"]
-    named = {key: plain(hdu.header[card]) or None for key, card in _TILTS.items()}
-    names, labels = (tuple(map(plain, hdu.data[column].tolist())) for column in ("NAME", "LABEL"))
+    named = {key: unescape(hdu.header[card]) or None for key, card in _TILTS.items()}
+    names, labels = (tuple(map(unescape, hdu.data[column].tolist())) for column in ("NAME", "LABEL"))
     orders = tuple(hdu.data["ORDER"].tolist())
-    return RecordedBasis(name, names, orders, labels, native(hdus["SURFACE_GRAM"].data), **named)
+    return RecordedBasis(name, names, orders, labels, copy_native(hdus["SURFACE_GRAM"].data), **named)
 
 
 def _read_map(hdu: Any) -> MapFit:
-    x, y, data, model = (native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
+    x, y, data, model = (copy_native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
     dz, noise, offset = (float(hdu.header[key]) for key in ("DZ_M", "NOISE", "OFFSET"))
     return MapFit(dz, x, y, data, model, noise, offset)
 
@@ -299,29 +300,29 @@ def _read_map(hdu: Any) -> MapFit:
 # ------------------------------------------------------------------------------------------- parts
 
 
-def _primary_header(result: FitResult) -> fits.Header:
+def _make_header(result: FitResult) -> fits.Header:
     header = fits.Header()
     header["OOFFIT"] = (_LAYOUT, "layout of this file: result of a fit")
     header["ORIGIN"] = "ooftorch"
     header["CREATOR"] = f"ooftorch {__version__}"
     for name, key in _TEXT.items():
-        header[key] = escaped(getattr(result, name))
+        header[key] = escape(getattr(result, name))
     for name, (key, comment) in (_FLOAT | _DERIVED).items():
-        header.append(exact_card(key, getattr(result, name), comment))
+        header.append(make_card(key, getattr(result, name), comment))
     for name, (key, comment) in _INT.items():
         header[key] = (getattr(result, name), comment)
-    header["BASIS"] = escaped(result.basis.name)
-    header["ROBUST"] = (result.robust, "whether the likelihood forgives outliers")
+    header["BASIS"] = escape(result.basis.name)
+    header["ROBUST"] = (result.robust, "likelihood robust against outliers")
     if result.stop_radius is not None:
-        header.append(exact_card("STOPRAD", result.stop_radius, "illumination's edge over dish radius"))
+        header.append(make_card("STOPRAD", result.stop_radius, "illumination's edge over dish radius"))
     if result.good_surface_rms is not None:
-        header.append(exact_card("GOODRMS", result.good_surface_rms, "[m] good solutions stay below"))
+        header.append(make_card("GOODRMS", result.good_surface_rms, "[m] good solutions stay below"))
     header["CONVERGD"] = (result.converged, "whether the fit converged")
-    header.append(exact_card("RADIUS", result.aperture.radius, "[m] of the dish"))
+    header.append(make_card("RADIUS", result.aperture.radius, "[m] of the dish"))
     header["NMAPS"] = (len(result.maps), "number of maps")
     header["NNOTES"] = (len(result.notes), "number of notes")
     for i, note in enumerate(result.notes, 1):
-        header[f"NOTE{i}"] = escaped(note)
+        header[f"NOTE{i}"] = escape(note)
     offsets = ", ".join(f"{1e3 * m.dz:+g}" for m in result.maps)
     for line in (
         f"ooftorch {__version__}: fit of {result.input}",
@@ -331,52 +332,52 @@ def _primary_header(result: FitResult) -> fits.Header:
         f"{'converged' if result.converged else 'not converged'}: {result.message}",
         *(f"note: {note}" for note in result.notes),
     ):
-        for piece in textwrap.wrap(escaped(line), 72):
+        for piece in textwrap.wrap(escape(line), 72):
             header.add_history(piece)
     return header
 
 
-def _covariance(result: FitResult) -> Any:
+def _make_covariance(result: FitResult) -> Any:
     hdu = fits.ImageHDU(result.covariance, name="COVARIANCE")
     for i, name in enumerate(result.free_names, 1):
-        hdu.header[f"PAR{i}"] = (escaped(name), f"parameter of row and column {i}")
+        hdu.header[f"PAR{i}"] = (escape(name), f"parameter of row and column {i}")
     return hdu
 
 
-def _basis(result: FitResult) -> list[Any]:
-    """HDUs that describe a basis that its name and order do not."""
+def _make_basis(result: FitResult) -> list[Any]:
+    """Make the HDUs that describe the basis; none for a basis of the package, given by name and order."""
     basis = result.basis
     if basis.name in BASES:
         return []
-    terms = table(
+    terms = make_table(
         "SURFACE_BASIS",
         [
-            text_column("NAME", [escaped(name) for name in basis.names]),
+            make_text_column("NAME", [escape(name) for name in basis.names]),
             fits.Column("ORDER", "K", array=np.array(basis.orders)),
-            text_column("LABEL", [escaped(basis.label(name)) for name in basis.names]),
+            make_text_column("LABEL", [escape(basis.label(name)) for name in basis.names]),
         ],
     )
     for attribute, card in _TILTS.items():
-        terms.header[card] = escaped(getattr(basis, attribute) or "")
+        terms.header[card] = escape(getattr(basis, attribute) or "")
     return [terms, fits.ImageHDU(result.gram, name="SURFACE_GRAM")]
 
 
-def _aperture(a: Aperture) -> list[Any]:
+def _make_aperture(a: Aperture) -> list[Any]:
     images = [
-        aperture_image(name, values, a.axis, unit, meaning)
+        make_aperture_image(name, values, a.axis, unit, meaning)
         for field, (name, unit, meaning) in _IMAGES.items()
         if (values := getattr(a, field)) is not None
     ]
-    return [*images, aperture_axis("APERTURE_AXIS", a.axis)]
+    return [*images, make_aperture_axis("APERTURE_AXIS", a.axis)]
 
 
-def _map(m: MapFit, number: int) -> Any:
+def _make_map(m: MapFit, number: int) -> Any:
     columns = {"X": m.x, "Y": m.y, "DATA": m.data, "MODEL": m.model, "RESIDUAL": m.residual}
-    hdu = table(
+    hdu = make_table(
         f"MAP_{number}",
         [fits.Column(n, "D", unit="rad" if n in "XY" else None, array=v) for n, v in columns.items()],
     )
-    hdu.header.append(exact_card("DZ_M", m.dz, "[m] focus offset"))
-    hdu.header.append(exact_card("NOISE", m.noise, "standard error of a sample"))
-    hdu.header.append(exact_card("OFFSET", m.offset, "fitted baseline"))
+    hdu.header.append(make_card("DZ_M", m.dz, "[m] focus offset"))
+    hdu.header.append(make_card("NOISE", m.noise, "standard error of a sample"))
+    hdu.header.append(make_card("OFFSET", m.offset, "fitted baseline"))
     return hdu

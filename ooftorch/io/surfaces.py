@@ -1,4 +1,4 @@
-"""Surfaces from files: coefficients by name, and maps of the phase across the aperture."""
+"""Reader of surfaces: coefficients by name, and images of the phase across the aperture."""
 
 import json
 import math
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ooftorch.errors import InputError
-from ooftorch.io.fits_tools import header_number, header_text, is_fits, open_fits
-from ooftorch.io.image import image_hdus
+from ooftorch.io.fits_tools import is_fits, open_fits, read_header_number, read_header_text
+from ooftorch.io.image import find_image_hdus
 from ooftorch.io.result_file import read_fit
 from ooftorch.io.text import read_text
 from ooftorch.optics import zernike
@@ -18,23 +18,24 @@ from ooftorch.simulation.surfaces import PhaseMap
 
 __all__ = ["read_coefficients", "read_phase_map"]
 
+# Metres in each unit of length.
 _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}
 
 
 def read_coefficients(path: str | os.PathLike[str]) -> dict[str, float]:
-    """Parameters of a surface by name.
+    """Read the parameters of a surface by name.
 
     Parameters
     ----------
     path : str or Path
-        JSON of names and numbers (``{"z5": 1.1}``), lines of a name and a number (``z5 1.1``; ``#`` opens a
-        comment), or the result of a fit (`summary.json` or `fit.fits`), of which the Zernike coefficients
+        JSON of names and numbers (``{"z5": 1.1}``), lines of a name and a number (``z5 1.1``; ``#`` starts a
+        comment), or the result of a fit (`summary.json` or `fit.fits`), from which the Zernike coefficients
         are taken.
 
     Returns
     -------
     dict of str to float
-        Zernike coefficients in radians; what else the file names, in the model's units.
+        Zernike coefficients in radians; other parameters of the model in their units.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def read_coefficients(path: str | os.PathLike[str]) -> dict[str, float]:
         fitted = {name: p.value for name, p in read_fit(path).parameters.items()}
         return {name: value for name, value in fitted.items() if zernike.number(name) is not None}
     text = read_text(path)
-    values = _of_json(text, path) if text.lstrip().startswith("{") else _of_lines(text, path)
+    values = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
     for name, value in values.items():
         good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not good:
@@ -56,7 +57,7 @@ def read_coefficients(path: str | os.PathLike[str]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _of_json(text: str, path: Path) -> dict[str, Any]:
+def _parse_json(text: str, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -67,7 +68,7 @@ def _of_json(text: str, path: Path) -> dict[str, Any]:
     return {k: p.get("value") for k, p in parameters.items() if zernike.number(k) is not None}
 
 
-def _of_lines(text: str, path: Path) -> dict[str, Any]:
+def _parse_lines(text: str, path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].replace(",", " ").replace("=", " ").split()
@@ -84,16 +85,16 @@ def _of_lines(text: str, path: Path) -> dict[str, Any]:
 
 
 def read_phase_map(path: str | os.PathLike[str], wavelength: float) -> PhaseMap:
-    """Phase across the aperture from a FITS image with linear coordinates in metres.
+    """Read the phase across the aperture from a FITS image with linear coordinates in metres.
 
     Parameters
     ----------
     path : str or Path
-        Its image, or of several the one with PHASE in its EXTNAME; the `fit.fits` of a fit will do. BUNIT is
-        "rad" (or missing), or a length (m, mm, um): half-path error, positive towards the source. Pixels that
-        are NaN are not known.
+        A FITS file with one image, or several of which one has PHASE in its EXTNAME, such as the `fit.fits`
+        of a fit. BUNIT is "rad" (or missing), or a length (m, mm, um): half-path error, positive towards the
+        source. NaN marks unknown pixels.
     wavelength : float
-        Metres, which turns a length into a phase (CONVENTIONS 4).
+        Metres; converts a length to a phase (CONVENTIONS 4).
 
     Returns
     -------
@@ -107,7 +108,7 @@ def read_phase_map(path: str | os.PathLike[str], wavelength: float) -> PhaseMap:
     path = Path(path)
     if not is_fits(path):
         raise InputError(f"{path}: not a FITS file; expected an image of the phase across the aperture")
-    images = image_hdus(open_fits(path))
+    images = find_image_hdus(open_fits(path))
     if len(images) > 1:
         images = [(number, hdu) for number, hdu in images if "PHASE" in hdu.name.upper()]
     if len(images) != 1:
@@ -121,22 +122,22 @@ def read_phase_map(path: str | os.PathLike[str], wavelength: float) -> PhaseMap:
         raise InputError(f"{where}: image of {phase.ndim} axes, {phase.shape}; expected two, y and x")
     if any(key in header for key in ("CD1_2", "CD2_1", "PC1_2", "PC2_1", "CROTA2")):
         raise InputError(f"{where}: turned coordinates; expected x along axis 1 and y along axis 2")
-    (x0, step_x), (y0, step_y) = (_axis(header, i, where) for i in (1, 2))
-    unit = header_text(header, "BUNIT") or "rad"
+    (x0, step_x), (y0, step_y) = (_read_axis(header, i, where) for i in (1, 2))
+    unit = read_header_text(header, "BUNIT") or "rad"
     if unit not in ("rad", *_METRES):
         raise InputError(f"{where}: BUNIT is {unit!r}; expected rad, or a half-path error in m, mm or um")
     scale = 1.0 if unit == "rad" else 4 * math.pi * _METRES[unit] / wavelength
     return PhaseMap(x0, y0, step_x, step_y, scale * phase, source=where)
 
 
-def _axis(header: Any, i: int, where: str) -> tuple[float, float]:
-    """Place of the first pixel and step along an axis, metres."""
-    unit = header_text(header, f"CUNIT{i}") or "m"
+def _read_axis(header: Any, i: int, where: str) -> tuple[float, float]:
+    """Read the position of the first pixel and the step along an axis, metres."""
+    unit = read_header_text(header, f"CUNIT{i}") or "m"
     if unit not in _METRES:
         raise InputError(f"{where}: CUNIT{i} is {unit!r}; expected metres across the aperture")
-    reference, step = (header_number(header, f"{key}{i}", where) for key in ("CRPIX", "CDELT"))
+    reference, step = (read_header_number(header, f"{key}{i}", where) for key in ("CRPIX", "CDELT"))
     if reference is None or not step:
         raise InputError(f"{where}: no CRPIX{i} or CDELT{i}; the image needs coordinates in metres")
-    value = header_number(header, f"CRVAL{i}", where) or 0.0
+    value = read_header_number(header, f"CRVAL{i}", where) or 0.0
     # FITS counts pixels from 1.
     return _METRES[unit] * (value + step * (1 - reference)), _METRES[unit] * step

@@ -1,4 +1,4 @@
-"""Reader for beam maps in plain text: three columns, coordinates in radians and power."""
+"""Reader of beam maps in plain text: three columns, coordinates in radians and power."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ __all__ = ["parse_text", "read_text"]
 
 
 def read_text(path: Path) -> str:
-    """Text of a file in UTF-8; raises `InputError` if it is none or cannot be read."""
+    """Read a text file in UTF-8; raises `InputError` if it is not UTF-8 or cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -23,16 +23,16 @@ def read_text(path: Path) -> str:
 
 
 def parse_text(text: str, path: Path) -> tuple[NDArray, NDArray, NDArray]:
-    """Columns of a text map.
+    """Parse the columns of a text map.
 
-    Rows hold x, y (radians) and power, separated by blanks, tabs or commas; what follows a `#` is a
-    comment. A power of `nan` is a missing sample.
+    Rows are x, y (radians) and power, separated by blanks, tabs or commas; `#` starts a comment. A power of
+    `nan` is a missing sample.
 
     Parameters
     ----------
     text : str
     path : Path
-        Named in messages.
+        For messages.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def parse_text(text: str, path: Path) -> tuple[NDArray, NDArray, NDArray]:
     Raises
     ------
     InputError
-        If a row does not hold three numbers, with its line number, or there is no row.
+        If a row is not three numbers (the message has its line number), or there is no row.
     """
     rows = []
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Reader for observations whose maps are separate files, described by an observation `.toml`."""
+"""Reader of observation `.toml` files, which list the file of each map."""
 
 import datetime
 import difflib
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.io.fits_tools import NO_TELESCOPE, header_text, is_fits, open_fits, wavelength
+from ooftorch.io.fits_tools import NO_TELESCOPE, is_fits, open_fits, read_header_text, read_wavelength
 from ooftorch.io.grasp import is_grasp, parse_grasp
-from ooftorch.io.image import image_hdus, read_image, sky_sign
+from ooftorch.io.image import find_image_hdus, find_sky_sign, read_image
 from ooftorch.io.text import parse_text, read_text
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
@@ -44,16 +44,15 @@ _WANTED = "[observation] with telescope, frequency_hz and sky, and one [[map]] p
 
 
 def read_toml(path: Path) -> Observation:
-    """Observation from a `.toml` file that names the file of each map.
+    """Read an observation from a `.toml` file that lists the file of each map.
 
     `[observation]` has telescope (a name, or a telescope's `.toml` relative to this one), frequency_hz,
-    object, date_obs, mean_el_deg and sky. `sky` says what the coordinates of the maps are: "telescope",
-    where the telescope pointed minus the source (DX, DY), or "source", the direction of the source seen
-    from boresight, which is negated here. It must be given for text maps; a GRASP grid is "source" and an
-    image what its SKY says unless `sky` says otherwise.
-    Each `[[map]]` has file (relative to the `.toml`) and dz_m (metres), and may have missing (a power that
-    marks samples never observed), sigma (the error of every sample) and hdu (of a FITS image). A map is a
-    text file, a GRASP grid or a FITS image, told apart by content.
+    object, date_obs, mean_el_deg and sky. `sky` defines the coordinates of the maps: "telescope" for
+    telescope pointing minus source (DX, DY), "source" for the direction of the source seen from boresight,
+    which is negated here. It is required for text maps; by default a GRASP grid is "source", and an image has
+    its SKY key. Each `[[map]]` has file (relative to the `.toml`) and dz_m (metres), and may have missing (a
+    power that marks samples never observed), sigma (the error of every sample) and hdu (of a FITS image). A
+    map is a text file, a GRASP grid or a FITS image, recognised by content.
 
     Parameters
     ----------
@@ -66,8 +65,8 @@ def read_toml(path: Path) -> Observation:
     Raises
     ------
     InputError
-        If the file is not such a `.toml`, a key is unknown (the nearest is named), missing or of the wrong
-        type, the frequency is nowhere or differs from that in a map's file, or a map cannot be read.
+        If the file is not such a `.toml`; a key is unknown, missing or of the wrong type; the frequency is
+        not given, or differs from that in the file of a map; or a map cannot be read.
     """
     document = _parse(path)
     _check_keys(document, {"observation": (dict,), "map": (list,)}, f"{path}")
@@ -83,14 +82,14 @@ def read_toml(path: Path) -> Observation:
             if key not in entry:
                 raise InputError(f"{where}: no {key}; it must be given for every map")
         samples = _read_samples(path.parent / entry["file"], entry.get("hdu"), where)
-        frequency = _agreed(frequency, samples.frequency, where)
+        frequency = _merge_frequency(frequency, samples.frequency, where)
         sky = table.get("sky", samples.sky)
         if sky is None:
             raise InputError(
                 f'{path}: [observation] has no sky; "telescope" if the maps have where it pointed minus '
                 'the source, "source" if they have the source seen from boresight'
             )
-        sign = sky_sign(sky, f"{path}: [observation]")
+        sign = find_sky_sign(sky, f"{path}: [observation]")
         power = samples.power
         if "missing" in entry:
             power = np.where(power == entry["missing"], np.nan, power)
@@ -121,7 +120,7 @@ def read_toml(path: Path) -> Observation:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Content of one map's file; `frequency` (Hz) and `sky` where the file says."""
+    """Content of the file of one map; `frequency` (Hz) and `sky` are None if the file does not give them."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -147,7 +146,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _check_keys(table: Any, known: Mapping[str, tuple[type, ...]], where: str) -> None:
-    """Refuse a key that is not `known` or whose value has another type."""
+    """Raise InputError for a key that is not `known`, or whose value has another type."""
     if not isinstance(table, dict):
         raise InputError(f"{where}: {table!r}; expected a table of {', '.join(known)}")
     for key, value in table.items():
@@ -155,7 +154,7 @@ def _check_keys(table: Any, known: Mapping[str, tuple[type, ...]], where: str) -
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise InputError(f"{where}: unknown key {key}; {hint}")
-        # In Python a bool is an int.
+        # A bool is an int in Python, but not a number here.
         if not isinstance(value, known[key]) or isinstance(value, bool):
             raise InputError(f"{where}: {key} is {value!r}; expected {_WORDS[known[key][0]]}")
 
@@ -174,7 +173,7 @@ def _read_samples(path: Path, hdu: int | None, where: str) -> _Samples:
 
 def _read_image(path: Path, hdu: int | None, where: str) -> _Samples:
     hdus = open_fits(path)
-    images = dict(image_hdus(hdus))
+    images = dict(find_image_hdus(hdus))
     if not images:
         raise InputError(f"{where}: {path} has no image; a FITS file of tables is read by itself")
     if hdu is None:
@@ -182,8 +181,8 @@ def _read_image(path: Path, hdu: int | None, where: str) -> _Samples:
     if hdu not in images:
         raise InputError(f"{where}: hdu is {hdu}; {path} has its images in HDU {', '.join(map(str, images))}")
     headers = [images[hdu].header, hdus[0].header]
-    found = wavelength(headers, path)
-    sky = header_text(headers[0], "SKY") or header_text(headers[1], "SKY") or "telescope"
+    found = read_wavelength(headers, path)
+    sky = read_header_text(headers[0], "SKY") or read_header_text(headers[1], "SKY") or "telescope"
     return _Samples(
         *read_image(images[hdu], f"{path}: HDU {hdu}"),
         frequency=None if found is None else SPEED_OF_LIGHT / found,
@@ -191,8 +190,8 @@ def _read_image(path: Path, hdu: int | None, where: str) -> _Samples:
     )
 
 
-def _agreed(known: float | None, found: float | None, where: str) -> float | None:
-    """The frequency that the `.toml` or an earlier map gave, or else the one found in a map's file."""
+def _merge_frequency(known: float | None, found: float | None, where: str) -> float | None:
+    """Return the known frequency, or else the one found in a file (Hz); InputError if the two disagree."""
     if known is None or found is None:
         return found if known is None else known
     if abs(found - known) > 1e-3 * known:

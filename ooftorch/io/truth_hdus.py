@@ -1,11 +1,11 @@
-"""The truth of simulated maps in a FITS file, every number exactly.
+"""Reader and writer of the truth of simulated maps in a FITS file, every number exactly.
 
 TRUTH
     NAME, VALUE, UNIT; a row per parameter. RADIUS (m, of the dish) in the header.
 TRUTH_PHASE
     Image, rad, with a linear WCS in metres from the centre of the dish; NaN where no light reaches.
 TRUTH_AXIS
-    X (m): the pixel centres, which the WCS gives to rounding.
+    X (m): the pixel centres exactly; the WCS gives them to rounding.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,28 @@ from astropy.io import fits
 
 from ooftorch.errors import InputError
 from ooftorch.io.fits_tools import (
-    aperture_axis,
-    aperture_image,
-    column_names,
-    escaped,
-    exact_card,
-    native,
-    plain,
-    table,
-    text_column,
+    copy_native,
+    escape,
+    list_columns,
+    make_aperture_axis,
+    make_aperture_image,
+    make_card,
+    make_table,
+    make_text_column,
+    unescape,
 )
 from ooftorch.truth import TrueValue, Truth
 
-__all__ = ["PHASE", "read_truth", "truth_hdus", "truth_history"]
+__all__ = ["PHASE", "format_truth", "make_truth_hdus", "read_truth"]
 
 PHASE = "TRUTH_PHASE"
-"""Name of the one image here, which is no map."""
+"""Name of the image HDU of a truth, which is not a beam map."""
 
 _COLUMNS = ("NAME", "VALUE", "UNIT")
 
 
-def truth_hdus(truth: Truth) -> list[Any]:
-    """HDUs that hold a truth, to stand last in a file.
+def make_truth_hdus(truth: Truth) -> list[Any]:
+    """Make the HDUs of a truth, to be the last of a file.
 
     Parameters
     ----------
@@ -49,21 +49,21 @@ def truth_hdus(truth: Truth) -> list[Any]:
     list of astropy HDU
     """
     parameters = truth.parameters
-    values = table(
+    values = make_table(
         "TRUTH",
         [
-            text_column("NAME", [escaped(name) for name in parameters]),
+            make_text_column("NAME", [escape(name) for name in parameters]),
             fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
-            text_column("UNIT", [escaped(p.unit) for p in parameters.values()]),
+            make_text_column("UNIT", [escape(p.unit) for p in parameters.values()]),
         ],
     )
-    values.header.append(exact_card("RADIUS", truth.radius, "[m] of the dish"))
-    phase = aperture_image(PHASE, truth.phase, truth.axis, "rad", "true phase, all of it")
-    return [values, phase, aperture_axis("TRUTH_AXIS", truth.axis)]
+    values.header.append(make_card("RADIUS", truth.radius, "[m] of the dish"))
+    phase = make_aperture_image(PHASE, truth.phase, truth.axis, "rad", "true phase, all of it")
+    return [values, phase, make_aperture_axis("TRUTH_AXIS", truth.axis)]
 
 
 def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
-    """Truth that `truth_hdus` wrote; None where there is none.
+    """Read the truth written by `make_truth_hdus`; None if there is none.
 
     Parameters
     ----------
@@ -81,14 +81,18 @@ def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
     """
     named = {hdu.name: hdu for hdu in hdus}
     rows = named.get("TRUTH")
-    if rows is None or not set(_COLUMNS) <= set(column_names(rows)):  # others may call something so
+    # A table of another program may have this name.
+    if rows is None or not set(_COLUMNS) <= set(list_columns(rows)):
         return None
     columns = (rows.data[name].tolist() for name in _COLUMNS)
     try:
         return Truth(
-            {plain(name): TrueValue(value, plain(unit)) for name, value, unit in zip(*columns, strict=True)},
-            native(named["TRUTH_AXIS"].data["X"]),
-            native(named[PHASE].data),
+            {
+                unescape(name): TrueValue(value, unescape(unit))
+                for name, value, unit in zip(*columns, strict=True)
+            },
+            copy_native(named["TRUTH_AXIS"].data["X"]),
+            copy_native(named[PHASE].data),
             float(rows.header["RADIUS"]),
         )
     except KeyError as error:
@@ -97,9 +101,9 @@ def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
         ) from None
 
 
-def truth_history(truth: Truth) -> list[str]:
-    """Lines for HISTORY, a parameter each: they outlive the HDUs in programs that copy only headers."""
+def format_truth(truth: Truth) -> list[str]:
+    """Format the true values as lines for HISTORY, one per parameter, for programs that keep only headers."""
     return [
-        f"truth: {escaped(name)} = {p.value:.10g} {escaped(p.unit)}".rstrip()
+        f"truth: {escape(name)} = {p.value:.10g} {escape(p.unit)}".rstrip()
         for name, p in truth.parameters.items()
     ]

@@ -1,8 +1,8 @@
 """Surface bases: functions across the dish whose weighted sum is the phase of the surface.
 
-Everything that has to do with the shape of the surface asks a `SurfaceBasis`: which parameters there are,
-their values on the pixels, in which order they are fitted, and what their sum amounts to over the dish.
-Zernike polynomials are one basis; another is a subclass, passed to `fit` as an object.
+A `SurfaceBasis` defines the parameter names, the functions on the pixels, the order in which terms are fitted
+and the mean square phase over the dish. Zernike polynomials are the built-in basis; any other is a subclass,
+passed to `fit` as an object.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ __all__ = ["BASES", "MAX_ORDER", "RecordedBasis", "SurfaceBasis", "ZernikeBasis"
 
 Array = NDArray[np.float64]
 
-# Points of the polar grid on which a basis is averaged where it does not say how: rings, and angles on each.
+# Polar grid of the default `gram`: number of rings, and of angles on each ring.
 _RINGS, _ANGLES = 128, 512
 
 
@@ -28,17 +28,18 @@ class SurfaceBasis(ABC):
     Attributes
     ----------
     name : str
-        In files and reports.
+        Name in files and reports.
     names : tuple of str, (n_terms,)
         Parameter names of the coefficients.
     orders : tuple of int, (n_terms,)
         Order of each term, from 0: a fit frees orders 1, 2, ... one after the other.
     piston, x_tilt, y_tilt : str or None
-        Names of the terms that are piston (never observable) and the tilts (the pointing); None where the
-        basis has no such term of its own.
+        Names of the terms that are exactly 1 (unobservable), x/R and y/R (equivalent to pointing), R being
+        the dish radius; None if the basis has no such term.
     prior : float or None
-        Standard deviation of a normal prior on every coefficient, radians; None for none. A basis some
-        combination of which no beam shows (a common piston of all panels) needs one.
+        Standard deviation of a normal prior on every coefficient that is neither piston nor tilt, radians;
+        None for no prior. Needed if some combination of the terms does not change the beam, such as a
+        common piston of all panels.
     """
 
     name: str
@@ -56,11 +57,11 @@ class SurfaceBasis(ABC):
 
     @property
     def shape_names(self) -> list[str]:
-        """Names of the terms that are shape of the surface: neither piston nor tilt."""
+        """Names of the terms that are neither piston nor tilt."""
         return [name for name in self.names if name not in (self.piston, self.x_tilt, self.y_tilt)]
 
     def label(self, name: str) -> str:
-        """Short description of a term, for tables."""
+        """Short description of a term, for tables; empty by default."""
         return ""
 
     @abstractmethod
@@ -70,15 +71,16 @@ class SurfaceBasis(ABC):
         Parameters
         ----------
         x, y : array_like
-            Aperture coordinates over the dish radius, of one shape.
+            Aperture coordinates over the dish radius, of equal shape.
 
         Returns
         -------
         ndarray, (n_terms, *x.shape)
+            Radians of phase per radian of coefficient.
         """
 
     def gram(self, radius: float = 1.0) -> Array:
-        """Matrix that turns coefficients into the variance of the surface over a disc within the dish.
+        """Matrix of the mean square phase over a disc within the dish.
 
         Parameters
         ----------
@@ -99,18 +101,19 @@ class SurfaceBasis(ABC):
 
 
 def fit_plane(values: Array, x: Array, y: Array) -> Array:
-    """Best plane, piston included, of values (..., n) at the points x, y (n,)."""
+    """Least-squares plane (piston and tilts) of values (..., n) at the points x, y (n,); shape (..., n)."""
     plane = np.stack([np.ones_like(x), x, y])
     coefficients = np.linalg.lstsq(plane.T, values.T, rcond=None)[0]
     return np.asarray(coefficients.T @ plane, dtype=np.float64)
 
 
 class ZernikeBasis(SurfaceBasis):
-    """Zernike polynomials z0, z1, ... up to a radial order, as `ooftorch.optics.zernike` has them.
+    """Zernike polynomials z0, z1, ... in the order and normalisation of `ooftorch.optics.zernike`.
 
     Parameters
     ----------
     order : int
+        Highest radial order.
     """
 
     name = "zernike"
@@ -137,7 +140,7 @@ class ZernikeBasis(SurfaceBasis):
         return zernike.raster(self.order, x, y)
 
     def gram(self, radius: float = 1.0) -> Array:
-        """As of `SurfaceBasis`, the tilts being z1 and z2 alone: exact quadrature instead of a grid."""
+        """As `SurfaceBasis.gram`, by exact quadrature; only z0, z1 and z2 are removed as piston and tilt."""
         gram = zernike.gram(self.order, radius)
         gram[:3] = gram[:, :3] = 0.0
         return gram
@@ -145,20 +148,20 @@ class ZernikeBasis(SurfaceBasis):
 
 @dataclass(frozen=True, eq=False)
 class RecordedBasis(SurfaceBasis):
-    """A basis as a file remembers it: it can be reported, but not evaluated at new points.
+    """A basis read back from a result file: it can be reported, but not evaluated at new points.
 
     Attributes
     ----------
     labels : tuple of str, (n_terms,)
-    over_dish : ndarray, (n_terms, n_terms)
-        What `gram` was for the part of the dish that light reaches.
+    recorded_gram : ndarray, (n_terms, n_terms)
+        What `gram` returned for the illuminated part of the dish; returned for any radius.
     """
 
     name: str
     names: tuple[str, ...]
     orders: tuple[int, ...]
     labels: tuple[str, ...]
-    over_dish: Array
+    recorded_gram: Array
     piston: str | None = None
     x_tilt: str | None = None
     y_tilt: str | None = None
@@ -173,26 +176,37 @@ class RecordedBasis(SurfaceBasis):
         )
 
     def gram(self, radius: float = 1.0) -> Array:  # noqa: D102
-        return self.over_dish
+        return self.recorded_gram
 
 
 BASES: dict[str, type[ZernikeBasis]] = {"zernike": ZernikeBasis}
-"""Bases by name: each is made from the highest order."""
+"""Bases by name: each is constructed from its highest order."""
 
 MAX_ORDER = 64
-"""Zernike order beyond which the pixels would not show the waves, nor the memory hold them."""
+"""Highest Zernike order allowed: beyond it the pixels do not resolve the terms, and memory runs out."""
 
-# Order of a basis chosen by name where nobody says otherwise.
-_USUAL_ORDER = 5
+# Default order of a basis chosen by name.
+_DEFAULT_ORDER = 5
 
 
 def choose(basis: str | SurfaceBasis, order: int | None = None) -> SurfaceBasis:
-    """Return the basis of that name up to `order` (5 by default), or a basis as it is.
+    """Return the basis of this name up to `order`, or a basis object unchanged.
+
+    Parameters
+    ----------
+    basis : str or SurfaceBasis
+        A name in `BASES`, or an object.
+    order : int, optional
+        Highest order; by default 5, or that of the object.
+
+    Returns
+    -------
+    SurfaceBasis
 
     Raises
     ------
     InputError
-        If the name is not known, the order is below 1, or a basis is given that has another order.
+        If the name is unknown, the order is below 1 or above `MAX_ORDER`, or differs from that of the object.
     """
     if order is not None and order < 1:
         raise InputError(f"order {order}; the lowest that can be fitted is 1 (pointing)")
@@ -202,7 +216,7 @@ def choose(basis: str | SurfaceBasis, order: int | None = None) -> SurfaceBasis:
         return basis
     if basis not in BASES:
         raise InputError(f"unknown basis {basis!r}; known are {', '.join(BASES)}")
-    order = _USUAL_ORDER if order is None else order
+    order = _DEFAULT_ORDER if order is None else order
     if order > MAX_ORDER:
         raise InputError(f"order {order}; the highest is {MAX_ORDER}, finer than any map of a beam shows")
     return BASES[basis](order)

@@ -1,4 +1,4 @@
-"""What keeps light from the dish: a central disc, legs with their shadows, and holes."""
+"""Blockage of the dish: a central disc, legs with their shadows, and holes."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ Array = NDArray[np.float64]
 
 
 def find_shadow_corner(dish_radius: float, half_width: float, angle: float) -> tuple[float, float]:
-    """Where the edge of a leg's shadow meets the rim of the dish.
+    """Find where the edge of the shadow of a leg meets the rim of the dish.
 
-    The leg lies along +x. Light that converges on the subreflector is shadowed by the leg in a wedge of
-    opening `angle` (the form pyoof uses for Effelsberg).
+    The leg lies along +x. It shadows the light that converges on the subreflector in a wedge of opening
+    `angle` (as in pyoof for Effelsberg).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Legs:
     radius, half_width : half width of a leg at these distances from the centre, metres, of one length; linear
         between them, constant outside. A repeated radius is a step.
     outer_radius : length of a leg from the centre, measured along it, metres.
-    shadow : opening of the shadow behind a leg, radians, which begins at its foot; None for no shadow.
+    shadow : opening angle of the shadow beyond the foot of a leg, radians; None for no shadow.
     """
 
     shape: str
@@ -54,7 +54,7 @@ class Legs:
     shadow: float | None = None
 
     def blocked_at(self, x: Array, y: Array, dish_radius: float) -> NDArray[np.bool_]:
-        """Tell where the legs or their shadows stand on a dish of this radius (m)."""
+        """Whether a leg or its shadow covers the points x, y (m) of a dish of this radius (m)."""
         width = np.interp(np.hypot(x, y), self.radius, self.half_width)
         if self.shape == "x":
             x, y = (x + y) / math.sqrt(2), (y - x) / math.sqrt(2)
@@ -65,7 +65,7 @@ class Legs:
         on_leg = (along < self.outer_radius) & (across < width)
         if self.shadow is None:
             return on_leg
-        # The edge of the shadow is a straight line from the foot to the rim, and outside the dish beyond.
+        # The edge of the shadow is a straight line from the foot to the rim; beyond the rim it has no effect.
         corner_along, corner_across = find_shadow_corner(dish_radius, self.half_width[0], self.shadow)
         slope = (corner_across - self.half_width[0]) / (corner_along - self.outer_radius)
         edge = self.half_width[0] + slope * (along - self.outer_radius)
@@ -74,7 +74,7 @@ class Legs:
 
 @dataclass(frozen=True)
 class Hole:
-    """A round piece of the dish at (x, y), metres, that does not reflect."""
+    """A round piece of the dish, centre (x, y) and radius in metres, that does not reflect."""
 
     x: float
     y: float
@@ -83,7 +83,7 @@ class Hole:
 
 @dataclass(frozen=True)
 class Blockage:
-    """What keeps light from the dish: a central disc of `inner_radius` (m), legs, and holes."""
+    """Blockage of the dish: a central disc of `inner_radius` (m), legs, and holes."""
 
     inner_radius: float = 0.0
     legs: Legs | None = None

@@ -1,4 +1,4 @@
-"""The path that light gains when the focus moves, for each kind of telescope.
+"""Change of the optical path when the focus moves, for each kind of telescope.
 
 Aperture x, y are metres from the centre of the dish. On an offset Gregorian +y points towards the vertex of
 the parent paraboloid, as in the original OOF software.
@@ -19,11 +19,11 @@ Array = NDArray[np.float64]
 
 
 def _focus_path(focal_length: float, x: Array, y: Array, shift: tuple[float, float, float]) -> Array:
-    """Path gained by a ray from (x, y) of a paraboloid when its focus is shifted by (X, Y, Z).
+    """Path change of the ray from (x, y) of a paraboloid when its focus is shifted by (X, Y, Z), metres.
 
-    The ray leaves the focus at the angle t to the axis, tan(t/2) = a = r/2f. Written with sin(t)/r in closed
-    form there is no division by r. A pure Z shift gives Z cos t: its piston, Z at the centre, is kept, as in
-    the original software; no beam can show it.
+    The ray makes the angle t with the axis at the focus, tan(t/2) = a = r/2f. Written with sin(t)/r in closed
+    form there is no division by r. A pure Z shift gives Z cos t; its piston, Z at the centre, is kept as in
+    the original software and is not observable.
     """
     a2 = (x * x + y * y) / (2 * focal_length) ** 2
     cos_t = (1 - a2) / (1 + a2)
@@ -33,12 +33,12 @@ def _focus_path(focal_length: float, x: Array, y: Array, shift: tuple[float, flo
 
 @dataclass(frozen=True)
 class Optics:
-    """What a motion of the focus does to the path, and the paraboloid the dish was cut from.
+    """Optics of a telescope: the path change for a motion of the focus, and the paraboloid of the primary.
 
     Attributes
     ----------
     focal_length : of the primary, metres; None if it is not known.
-    kind : in words.
+    kind : description, for reports.
     """
 
     kind: ClassVar[str]
@@ -113,22 +113,22 @@ class OffsetGregorian(Optics):
 
     def path_powers(self, x: Array, y: Array) -> Array:
         """Return the path for a motion along the subreflector's Y (focus) axis, shape (1, *x.shape)."""
-        return self.motion_path(x, self._outward(y), (0, 1, 0))[np.newaxis]
+        return self.motion_path(x, self._flip_y(y), (0, 1, 0))[np.newaxis]
 
     def axis_distance(self, x: Array, y: Array) -> Array:  # noqa: D102
-        return np.hypot(x, self.vertex_offset + self._outward(y))
+        return np.hypot(x, self.vertex_offset + self._flip_y(y))
 
     @staticmethod
-    def _outward(y: Array) -> Array:
-        # The package's +y points towards the parent's vertex, as in the original software, whose maps and
-        # surface tables rely on it; the optical formulas measure y outwards. Only this line knows.
+    def _flip_y(y: Array) -> Array:
+        # In the package +y points towards the vertex of the parent, as in the maps and surface tables of the
+        # original software; the optical formulas measure y outwards. The sign is changed only here.
         return -y
 
     def motion_path(self, x: Array, y_outward: Array, motion: tuple[float, float, float]) -> Array:
         """Path change for a motion of the subreflector along its three axes.
 
-        An exact ray trace of the GBT's ellipsoid agrees to 1e-4. The original software's own three-axis form
-        has the wrong sign in one term of a Z motion.
+        Agrees with an exact ray trace of the GBT's ellipsoid to 1e-4. The three-axis form in the original
+        software has the wrong sign in one term of a Z motion.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class OffsetGregorian(Optics):
 
 @dataclass(frozen=True)
 class Shaped(Optics):
-    """Optics known only by their defocus path: dL = dz sum of c_k U_k, in OOF Zernikes on the dish.
+    """Optics given only by their defocus path: dL = dz sum of c_k U_k, with OOF Zernikes U_k on the dish.
 
     Attributes
     ----------

@@ -1,4 +1,8 @@
-"""What every part of the model has in common: its parameters, declared, and the derivatives by them."""
+"""Base class of the parts of the forward model.
+
+Each part declares its parameters and computes the derivatives of the samples with respect to them, forwards
+(jvp) and backwards (vjp). The order of the parts in `model` is the order of the parameters.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,24 +17,24 @@ from ooftorch.optics.parameters import Layout, Parameter
 if TYPE_CHECKING:
     from ooftorch.optics.prediction import Prediction
 
-__all__ = ["Backward", "Effect"]
+__all__ = ["Effect", "Gradients"]
 
 
-class Backward(NamedTuple):
-    """Gradient of a function of the samples by what lies between the parameters and the samples.
+class Gradients(NamedTuple):
+    """Gradients of a scalar function of the samples with respect to the intermediate results of the model.
 
     Attributes
     ----------
     samples : list of Tensor, (..., n_maps of the group, n)
-        By the samples, a tensor for each group of maps.
+        With respect to the samples, one tensor per group of maps.
     received : list of Tensor, the same shapes
-        By the received power.
+        With respect to the received power.
     phase : Tensor, (..., n_maps, n_pixels)
-        By the aperture phase of each map.
+        With respect to the aperture phase of each map, per radian.
     log_amplitude : Tensor, (..., n_pixels), or None
-        By the logarithm of the aperture amplitude; None where no parameter of the illumination is free.
+        With respect to the logarithm of the aperture amplitude; None if no illumination parameter is free.
     gain : Tensor, (..., n_maps)
-        By the gain of each map.
+        With respect to the gain of each map.
     """
 
     samples: list[Tensor]
@@ -41,22 +45,22 @@ class Backward(NamedTuple):
 
 
 class Effect(Movable):
-    """Some parameters of the model: their declaration, and (in subclasses) what they do and its derivatives.
+    """One part of the forward model: its parameters, their effect, and the derivatives of that effect.
 
     Parameters
     ----------
     instrument : Instrument
     layout : Layout
-        Holds the declared parameters.
+        Must contain the declared parameters, one after the other.
 
     Attributes
     ----------
     span : slice
-        Where its parameters stand in the layout.
+        Positions of its parameters in the layout.
     parameters : tuple of Parameter
-        Its parameters as the layout has them.
+        Its parameters as they are in the layout, with changed start values and free flags.
     free : bool
-        Whether any of them is free.
+        Whether any of its parameters is free.
     """
 
     def __init__(self, instrument: Instrument, layout: Layout) -> None:
@@ -67,41 +71,46 @@ class Effect(Movable):
     @classmethod
     @abstractmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:
-        """Every parameter, with what is free and how tightly by default."""
+        """All parameters of this part for an instrument, with default free flags and priors."""
 
     @classmethod
     def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:
-        """Ties between the parameters, as of `Layout`."""
+        """Ties between the parameters: see `Layout.ties`."""
         return ()
 
     @abstractmethod
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:
-        """Gradient of a function of the samples by the values of its parameters, (..., n_parameters).
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:
+        """Vector-Jacobian product: gradient with respect to the values of the parameters of this part.
 
         Parameters
         ----------
-        at : Prediction
-            Where.
-        back : Backward
-            The gradient of that function by what lies in between.
+        prediction : Prediction
+            The point in parameter space, with its intermediate results.
+        gradients : Gradients
+            Gradients of the same function with respect to the intermediate results.
+
+        Returns
+        -------
+        Tensor, (..., n_parameters of this part)
+            Per unit of each parameter (not per coordinate).
         """
 
     @abstractmethod
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:
-        """Write derivatives of the samples by the values of some of its parameters.
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:
+        """Write the derivatives of the samples with respect to some of the parameters of this part.
 
         Parameters
         ----------
-        at : Prediction
-            Where.
+        prediction : Prediction
+            The point in parameter space, with its intermediate results.
         out : Tensor, (..., n_rows, n_samples)
-            Zero on entry.
+            Zero on entry; receives the derivatives per unit of each parameter.
         rows : mapping of int to int
-            Row of `out` by the number of a parameter among this effect's.
+            From the number of a parameter within this part to its row in `out`.
         """
 
-    def rows_by_map(self, kind: str, rows: Mapping[int, int]) -> dict[int, int]:
-        """Rows of the parameters of one kind, by the number of their map."""
+    def find_rows_by_map(self, kind: str, rows: Mapping[int, int]) -> dict[int, int]:
+        """Map number to row, for those of the parameters in `rows` that are of this kind ("gain", "dx")."""
         return {
             p.map: rows[i]
             for i, p in enumerate(self.parameters)

@@ -5,9 +5,9 @@ The definition (CONVENTIONS 2) is the sum over the aperture
     F(DX, DY) = sum E(x, y) exp(-2 pi i (x DX + y DY) / wavelength).
 
 `transform` evaluates it by FFT on the whole padded grid and is the reference. `DirectTransform`
-evaluates the same sum only at the wanted directions from only the pixels that hold the dish; there is no
-interpolation, so the two agree to rounding. Complex numbers are stored as a last dimension of two (real,
-imaginary) at every public door; leading dimensions are a batch.
+evaluates the same sum at the observed directions only, from the pixels of the dish only; there is no
+interpolation, so the two agree to rounding. Public functions take and return complex numbers as a last
+dimension of two (real, imaginary); leading dimensions are a batch.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ooftorch.device import Movable
 
-__all__ = ["DirectTransform", "dot", "power", "sky_pitch", "transform", "transform_costs"]
+__all__ = ["DirectTransform", "dot", "estimate_costs", "power", "sky_pitch", "transform"]
 
 
 def transform(field: Tensor) -> Tensor:
@@ -57,12 +57,12 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class DirectTransform(Movable):
-    """The far-field sum at chosen directions, as a linear operator that can be kept.
+    """The far-field sum at given directions, as a linear operator.
 
-    One of three ways, all of them exact, whichever `transform_costs` puts lowest:
+    It uses one of three exact methods, the one with the lowest `estimate_costs`:
 
-    - "matrix": directions that form a grid (a regular map, whole or with holes) cost two matrix products.
-    - "fft": a grid whose steps suit the pixels costs FFTs that skip the rows without pixels (pruned).
+    - "matrix": directions on a grid (a regular map, whole or with holes); two matrix products.
+    - "fft": a grid whose steps are those of an FFT of the pixels; pruned FFTs, without the empty rows.
     - "scattered": any directions; one matrix product along x and one weighted sum along y.
 
     Parameters
@@ -74,13 +74,14 @@ class DirectTransform(Movable):
     wavelength : float
         Metres.
     like : Tensor
-        A real tensor whose dtype and device the operator takes.
+        A real tensor with the dtype and device of the operator.
 
     Attributes
     ----------
     way : {"matrix", "fft", "scattered"}
+        The method in use.
     costs : dict
-        What each possible way would cost, as `transform_costs` has it.
+        Cost of each possible method: see `estimate_costs`.
     """
 
     def __init__(
@@ -96,18 +97,18 @@ class DirectTransform(Movable):
         ax, ay = np.asarray(x, float), np.asarray(y, float)
         u, v = np.asarray(sky_x, float), np.asarray(sky_y, float)
         k = 2 * math.pi / wavelength
-        # Directions closer than this shift the phase at the rim by less than 1e-9 rad.
+        # Smallest difference of directions, radians: it changes the phase at the rim by 1e-9 rad.
         resolution = 1e-9 / (k * max(np.abs(ax).max(), np.abs(ay).max()))
-        grid_u, iu = _distinct(u, resolution)
-        grid_v, iv = _distinct(v, resolution)
+        grid_u, iu = _find_distinct(u, resolution)
+        grid_v, iv = _find_distinct(v, resolution)
         n, nx, ny, nu, nv = u.size, ax.size, ay.size, grid_u.size, grid_v.size
-        periods = [_period(p, q, wavelength, resolution) for p, q in ((ay, grid_v), (ax, grid_u))]
-        self.costs = transform_costs(ny, nx, nv, nu, n, periods)
+        periods = [_find_period(p, q, wavelength, resolution) for p, q in ((ay, grid_v), (ax, grid_u))]
+        self.costs = estimate_costs(ny, nx, nv, nu, n, periods)
         self.way = min(self.costs, key=self.costs.__getitem__)
         self.shape = (ny, nx)
         self.n = n
         self._grid = (nv, nu)
-        right_first, left_first = _products(ny, nx, nv, nu)
+        right_first, left_first = _count_products(ny, nx, nv, nu)
         self._left_first = left_first < right_first
 
         def kernel(a: np.ndarray, b: np.ndarray) -> Tensor:
@@ -121,7 +122,7 @@ class DirectTransform(Movable):
             self._ex = kernel(ax, grid_u)  # (nx, nu)
             self._ey = kernel(grid_v, ay)  # (nv, ny)
         else:
-            # The FFT's first direction is zero; the map's is reached by a slope of phase over the pixels.
+            # The first direction of an FFT is zero; a linear phase over the pixels moves it to the map's.
             self._ex = kernel(ax, grid_u[:1])[:, 0]  # (nx,)
             self._ey = kernel(ay, grid_v[:1])  # (ny, 1)
             self._periods = [p for p in periods if p is not None]
@@ -132,7 +133,7 @@ class DirectTransform(Movable):
 
     @property
     def on_grid(self) -> bool:
-        """Whether the directions are taken as a grid."""
+        """Whether the method in use treats the directions as a grid."""
         return self.way != "scattered"
 
     def __call__(self, field: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class DirectTransform(Movable):
         if self.way == "scattered":
             f = ((e @ self._ex) * self._ey).sum(-2)
         else:
-            f = _product(self._ey, e, self._ex, self._left_first) if self.way == "matrix" else self._fft(e)
+            f = _multiply(self._ey, e, self._ex, self._left_first) if self.way == "matrix" else self._fft(e)
             f = f.flatten(-2)
             f = f if self._index is None else f[..., self._index]
         return torch.view_as_real(f)
@@ -156,26 +157,26 @@ class DirectTransform(Movable):
             f = f.new_zeros((*f.shape[:-1], nv * nu)).index_add(-1, self._index, f)
         f = f.unflatten(-1, (nv, nu))
         if self.way == "matrix":
-            # The order that is cheap one way is dear the other.
-            e = _product(self._ey.mH, f, self._ex.mH, not self._left_first)
+            # The order of the products that is cheaper forwards is the other way round in the adjoint.
+            e = _multiply(self._ey.mH, f, self._ex.mH, not self._left_first)
         else:
             e = self._fft_adjoint(f)
         return torch.view_as_real(e)
 
     def _fft(self, e: Tensor) -> Tensor:
-        # Along y only for the columns that hold pixels, along x only for the rows that hold directions.
-        # Always along the last dimension: an FFT across memory takes several times as long.
+        # Along y only for the columns with pixels, along x only for the rows with directions. Always along
+        # the last dimension: an FFT with strided access takes several times as long.
         nv, nu = self._grid
         my, mx = self._periods
         turned = (e * self._ex * self._ey).mT
-        rows = torch.fft.fft(_wrapped(turned, my, self._before_zero[0]))[..., :nv].mT
-        return torch.fft.fft(_wrapped(rows, mx, self._before_zero[1]))[..., :nu]
+        rows = torch.fft.fft(_wrap(turned, my, self._before_zero[0]))[..., :nv].mT
+        return torch.fft.fft(_wrap(rows, mx, self._before_zero[1]))[..., :nu]
 
     def _fft_adjoint(self, f: Tensor) -> Tensor:
         my, mx = self._periods
         ny, nx = self.shape
-        rows = _unwrapped(torch.fft.ifft(f, n=mx, norm="forward"), nx, self._before_zero[1])
-        turned = _unwrapped(torch.fft.ifft(rows.mT, n=my, norm="forward"), ny, self._before_zero[0])
+        rows = _unwrap(torch.fft.ifft(f, n=mx, norm="forward"), nx, self._before_zero[1])
+        turned = _unwrap(torch.fft.ifft(rows.mT, n=my, norm="forward"), ny, self._before_zero[0])
         return turned.mT * (self._ex * self._ey).conj()
 
     def nbytes(self) -> int:
@@ -183,8 +184,8 @@ class DirectTransform(Movable):
         return sum(t.nbytes for t in (self._ex, self._ey, self._index) if t is not None)
 
 
-def _wrapped(e: Tensor, period: int, before: int) -> Tensor:
-    """Pixels (..., n) as an FFT of that length wants them: zero first, the `before` ones wrapped round."""
+def _wrap(e: Tensor, period: int, before: int) -> Tensor:
+    """Zero-pad pixels (..., n) to the length `period` of an FFT: origin first, negative ones last."""
     n = e.shape[-1]
     out = e.new_zeros((*e.shape[:-1], period))
     out[..., : n - before] = e[..., before:]
@@ -192,51 +193,52 @@ def _wrapped(e: Tensor, period: int, before: int) -> Tensor:
     return out
 
 
-def _unwrapped(e: Tensor, n: int, before: int) -> Tensor:
-    """Inverse of `_wrapped`."""
+def _unwrap(e: Tensor, n: int, before: int) -> Tensor:
+    """Inverse of `_wrap`."""
     return torch.cat([e[..., e.shape[-1] - before :], e[..., : n - before]], -1)
 
 
-# Complex multiplications that one point of an FFT costs per doubling of its length.
+# Cost of an FFT in complex multiplications per point and per doubling of its length.
 _FFT_POINT = 4.0
 
 
-def transform_costs(
+def estimate_costs(
     ny: int, nx: int, nv: int, nu: int, n: int, periods: Sequence[int | None] = (None, None)
 ) -> dict[str, float]:
-    """Complex multiplications that each way of `DirectTransform` takes for one field.
+    """Estimate the complex multiplications of each method of `DirectTransform` for one field.
 
     Parameters
     ----------
     ny, nx : pixels along y and x.
     nv, nu : distinct directions along y and x.
     n : directions.
-    periods : points of the FFT along y and x on which the directions lie; None where there is none.
+    periods : lengths of the FFTs along y and x whose directions include these; None if there is none.
 
     Returns
     -------
     dict
-        From way to cost; only the possible ways, and for n directions that leave most of a grid empty
-        "scattered" comes out lowest.
+        From method to cost, only for the methods that are possible.
     """
-    costs = {"matrix": float(min(_products(ny, nx, nv, nu))), "scattered": float(n * ny * (nx + 1))}
+    costs = {"matrix": float(min(_count_products(ny, nx, nv, nu))), "scattered": float(n * ny * (nx + 1))}
     my, mx = periods
     if my is not None and mx is not None:
         costs["fft"] = _FFT_POINT * (nx * my * math.log2(my) + nv * mx * math.log2(mx))
     return costs
 
 
-def _products(ny: int, nx: int, nv: int, nu: int) -> tuple[int, int]:
-    """Complex multiplications of (nv, ny) @ (ny, nx) @ (nx, nu), the right product first and the left one."""
+def _count_products(ny: int, nx: int, nv: int, nu: int) -> tuple[int, int]:
+    """Complex multiplications of (nv, ny) @ (ny, nx) @ (nx, nu): right product first, left product first."""
     return ny * nu * (nx + nv), nv * nx * (ny + nu)
 
 
-def _product(left: Tensor, middle: Tensor, right: Tensor, left_first: bool) -> Tensor:
+def _multiply(left: Tensor, middle: Tensor, right: Tensor, left_first: bool) -> Tensor:
     return (left @ middle) @ right if left_first else left @ (middle @ right)
 
 
-def _period(pixels: np.ndarray, directions: np.ndarray, wavelength: float, resolution: float) -> int | None:
-    """Length of the FFT that has these directions among its own, if there is one."""
+def _find_period(
+    pixels: np.ndarray, directions: np.ndarray, wavelength: float, resolution: float
+) -> int | None:
+    """Length of the FFT whose directions include these; None if there is none."""
     if pixels.size < 2 or directions.size < 2:
         return None
     pitch, step = (float(a[-1] - a[0]) / (a.size - 1) for a in (pixels, directions))
@@ -252,8 +254,8 @@ def _period(pixels: np.ndarray, directions: np.ndarray, wavelength: float, resol
     return period if even and at_zero and enough else None
 
 
-def _distinct(values: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values to within `resolution`, ascending, and the place of each input among them."""
+def _find_distinct(values: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values to within `resolution`, ascending, and the index of each input among them."""
     order = np.argsort(values, kind="stable")
     ascending = values[order]
     first = np.concatenate(([True], np.diff(ascending) > resolution))

@@ -1,4 +1,4 @@
-"""What observes: telescope, receiver, illumination and surface basis."""
+"""The instrument: telescope, receiver, illumination and surface basis, which decide the parameters."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ __all__ = ["Instrument", "MapGeometry"]
 
 
 class MapGeometry(NamedTuple):
-    """Where one map was taken: defocus dz (m) and directions x, y (n,), rad, telescope minus source."""
+    """Geometry of one map: focus offset dz (m) and directions x, y (n,), radians, telescope minus source."""
 
     dz: float
     x: NDArray[np.float64]
@@ -24,7 +24,7 @@ class MapGeometry(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Instrument:
-    """Everything that decides which parameters a model has.
+    """Everything that determines which parameters a model has.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Instrument:
     basis : SurfaceBasis
     n_maps : int
     peak : float
-        Size of the data: unit of the gains and offsets inside.
+        Typical power of the data: start value of the gains, and scale of the gains and offsets.
     """
 
     telescope: Telescope

@@ -1,4 +1,4 @@
-"""Maps with the same samples share one operator and one batched product."""
+"""Groups of maps that have the same sample directions: one far-field operator serves all maps of a group."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,21 @@ __all__ = ["MapGroups"]
 
 
 class MapGroups(Movable):
-    """The maps of a model, grouped by their directions.
+    """The maps of a model, grouped by their sample directions.
 
     Parameters
     ----------
     instrument : Instrument
     maps : sequence of MapGeometry
     axis : ndarray, (side,)
-        Pixel centres of the aperture raster along x and y, metres.
+        Pixel centres of the aperture raster along x and along y, metres.
     like : Tensor
-        Real tensor whose dtype and device the operators take.
+        A real tensor with the dtype and device of the operators.
 
     Attributes
     ----------
     beams : list of ReceivedPower
-        Operator of each group.
+        The operator of each group, from aperture field to received power.
     """
 
     def __init__(
@@ -52,25 +52,25 @@ class MapGroups(Movable):
         self._index = [torch.tensor(group, device=like.device) for group in members]
         self._back = torch.tensor(np.argsort(order), device=like.device)
 
-    def of(self, tensor: Tensor, dim: int) -> list[Tensor]:
-        """Each group's part of a tensor whose dimension `dim` counts the maps."""
+    def split_maps(self, tensor: Tensor, dim: int) -> list[Tensor]:
+        """Split a tensor along its dimension `dim`, which counts the maps, into one tensor per group."""
         if len(self._members) == 1:
             return [tensor]
         return [tensor.index_select(dim, index) for index in self._index]
 
-    def ordered(self, parts: list[Tensor], dim: int) -> Tensor:
-        """Inverse of `of`."""
+    def join_maps(self, parts: list[Tensor], dim: int) -> Tensor:
+        """Inverse of `split_maps`."""
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim).index_select(dim, self._back)
 
-    def apart(self, samples: Tensor) -> list[Tensor]:
-        """Each group's part (..., n_maps, n) of the samples of all maps (..., n_samples)."""
+    def split_samples(self, samples: Tensor) -> list[Tensor]:
+        """Split the samples of all maps (..., n_samples) into one tensor (..., n_maps, n) per group."""
         if len(self._members) == 1:
             return [samples.unflatten(-1, (len(self._sizes), -1))]
         by_map = samples.split(self._sizes, -1)
         return [torch.stack([by_map[i] for i in group], -2) for group in self._members]
 
-    def joined(self, parts: list[Tensor]) -> Tensor:
-        """Inverse of `apart`."""
+    def join_samples(self, parts: list[Tensor]) -> Tensor:
+        """Inverse of `split_samples`."""
         if len(parts) == 1:
             return parts[0].flatten(-2)
         by_map = [row for part in parts for row in part.unbind(-2)]

@@ -1,7 +1,7 @@
-"""Phase that a map adds to that of the surface: defocus and pointing.
+"""Aperture phase that differs from map to map: defocus and pointing.
 
-An effect of this kind is a sum of screens across the aperture, each with a coefficient for every map. A new
-one is a subclass of `MapPhase` and a line in `MAP_PHASES`.
+Each is a sum of phase screens across the aperture, every screen times one coefficient per map. To add one,
+write a subclass of `MapPhase` and add it to `MAP_PHASES`.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ooftorch.device import OO
-from ooftorch.optics.effect import Backward, Effect
+from ooftorch.optics.effect import Effect, Gradients
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Layout, Parameter, declare_per_map
 from ooftorch.optics.pixels import Pixels
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MAP_PHASES", "Defocus", "MapPhase", "Pointing"]
 
-# Standard deviations of the priors: pointing of a map, in units of wavelength over diameter, and the common
-# error of the defocus, metres.
+# Standard deviation of the prior on dx and dy of a map, in units of wavelength over diameter.
 _POINTING_PRIOR = 0.25
+# Standard deviation of the prior on dz, the focus error common to all maps, metres.
 _FOCUS_PRIOR_M = 1e-3
 
 
 class MapPhase(Effect):
-    """Phase per map: the sum over k of coefficient (of the map) times screen (of the pixel).
+    """Phase of each map: the sum over k of coefficient[map, k] times screen[k, pixel].
 
     Parameters
     ----------
     instrument : Instrument
     layout : Layout
     rows : slice
-        Which of the model's screens are this effect's.
+        The rows of `BeamModel.screens` that belong to this effect.
     dz : ndarray, (n_maps,)
         Nominal focus offsets, metres.
     oo : OO
@@ -53,7 +53,7 @@ class MapPhase(Effect):
     @staticmethod
     @abstractmethod
     def build_screens(instrument: Instrument, pixels: Pixels) -> np.ndarray:
-        """Radians of phase for coefficients of one, (k, n_pixels)."""
+        """Phase screens (k, n_pixels), radians per unit of their coefficient."""
 
     @abstractmethod
     def coefficients(self, values: Tensor) -> Tensor:
@@ -61,29 +61,29 @@ class MapPhase(Effect):
 
     @abstractmethod
     def rates(self, values: Tensor) -> Tensor:
-        """Derivatives of the coefficients by the parameters, (..., n_parameters, n_maps, k)."""
+        """Derivatives of the coefficients with respect to the values, (..., n_parameters, n_maps, k)."""
 
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
-        by_coefficient = back.phase @ at.model.screens[self._rows].mT  # (..., n_maps, k)
-        return (self.rates(at.values[..., self.span]) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+        by_coefficient = gradients.phase @ prediction.model.screens[self._rows].mT  # (..., n_maps, k)
+        return (self.rates(prediction.values[..., self.span]) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
 
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        rates = self.rates(at.values[..., self.span])
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        rates = self.rates(prediction.values[..., self.span])
         for kind in {self.parameters[i].kind: None for i in rows}:
             members = [i for i in rows if self.parameters[i].kind == kind]
-            # Parameters of one map each act on different samples: one pass serves all of a kind.
-            phase = rates[..., members, :, :].sum(-3) @ at.model.screens[self._rows]
-            change = at.change_by_phase(phase)
+            # Parameters of one map each affect different samples: one forward pass serves all of a kind.
+            phase = rates[..., members, :, :].sum(-3) @ prediction.model.screens[self._rows]
+            change = prediction.propagate_phase(phase)
             if self.parameters[members[0]].map is None:
                 out[..., rows[members[0]], :] = change
             else:
-                at.write_by_map(out, self.rows_by_map(kind, rows), change)
+                prediction.write_by_map(out, self.find_rows_by_map(kind, rows), change)
 
 
 class Defocus(MapPhase):
-    """Motion of the focus: phase -k dL (CONVENTIONS 3), dL a polynomial in dz.
+    """Defocus: phase -k dL (CONVENTIONS 3), with the path dL a polynomial in the focus offset dz.
 
-    Its parameter dz, metres, is an error common to the focus offsets of all maps.
+    Its one parameter, dz (metres), is added to the nominal focus offsets of all maps.
     """
 
     @classmethod
@@ -107,7 +107,7 @@ class Defocus(MapPhase):
 
 
 class Pointing(MapPhase):
-    """Pointing of each map: phase k (x dx + y dy) moves its beam by (dx, dy) radians (CONVENTIONS 2)."""
+    """Pointing error of each map: phase k (x dx + y dy) moves its beam by (dx, dy) rad (CONVENTIONS 2)."""
 
     def __init__(self, instrument: Instrument, layout: Layout, rows: slice, dz: np.ndarray, oo: OO) -> None:
         super().__init__(instrument, layout, rows, dz, oo)
@@ -136,4 +136,4 @@ class Pointing(MapPhase):
 
 
 MAP_PHASES: tuple[type[MapPhase], ...] = (Defocus, Pointing)
-"""What every model has, in the order of the parameters."""
+"""The per-map phases of every model, in the order of their parameters."""

@@ -1,7 +1,7 @@
 """The forward model: parameters to beam maps.
 
-`BeamModel` turns the vector of coordinates that a `Layout` describes into the power that each map would
-record; its `Prediction` knows the derivatives.
+`BeamModel` converts the coordinates described by a `Layout` into the power of every sample of every map. The
+computation itself and its derivatives are in `Prediction`.
 """
 
 import math
@@ -15,11 +15,11 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
+from ooftorch.optics.amplitude import ApertureAmplitude
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.effect import Effect
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import Instrument, MapGeometry
-from ooftorch.optics.lighting import Lighting
 from ooftorch.optics.map_groups import MapGroups
 from ooftorch.optics.map_phase import MAP_PHASES, MapPhase
 from ooftorch.optics.parameters import Layout, Units
@@ -32,12 +32,12 @@ from ooftorch.optics.telescope import Telescope
 
 __all__ = ["BeamModel", "declare_layout"]
 
-# What a model consists of, in the order of its parameters.
-_EFFECTS: tuple[type[Effect], ...] = (Surface, Lighting, Gains, Offsets, *MAP_PHASES, BeamRatio)
+# The parts of the model, in the order of their parameters.
+_EFFECTS: tuple[type[Effect], ...] = (Surface, ApertureAmplitude, Gains, Offsets, *MAP_PHASES, BeamRatio)
 
 
 def declare_layout(instrument: Instrument) -> Layout:
-    """Every parameter of the model of an instrument, with what is free and how tightly by default."""
+    """All parameters of the model of an instrument, with default free flags, priors and ties."""
     return Layout(
         tuple(p for effect in _EFFECTS for p in effect.declare(instrument)),
         tuple(tie for effect in _EFFECTS for tie in effect.declare_ties(instrument)),
@@ -47,10 +47,10 @@ def declare_layout(instrument: Instrument) -> Layout:
 class BeamModel(nn.Module):
     """Beam maps of a telescope as a differentiable function of its parameters.
 
-    The parameter `coordinates`, described by `layout`, is what any torch optimiser moves; parameters
-    that the layout holds fixed get no gradient. A map's power is gain * P + offset with P the received
-    power pattern in units of the perfect, in-focus telescope's peak, so a gain is that peak in the
-    data's units. `to` moves it to another device or precision, and `state_dict` holds the coordinates.
+    The module has one torch parameter, `coordinates`, described by `layout`; entries that the layout holds
+    fixed get no gradient. The power of a map is gain * P + offset, with P the received power pattern
+    normalised to the peak of the perfect telescope in focus. A gain is therefore that peak in the units of
+    the data. `to` moves the model to another device or precision; `state_dict` has the coordinates.
 
     Parameters
     ----------
@@ -67,13 +67,13 @@ class BeamModel(nn.Module):
         A name of `illumination.NAMES`, or a model.
     receiver : Receiver
     scale : float
-        Size of the data: unit of the gains and offsets inside.
+        Typical power of the data: start value of the gains, and scale of the gains and offsets.
     n, oversample : int, float
         Aperture raster: see `Pixels`.
     shape : callable, optional
-        Phase (rad) beside the basis's, a function of x, y (m): panels, a bump, a measured map. Held.
+        Fixed phase (rad) added to that of the basis, a function of x, y (m): panels, a bump, a measured map.
     layout : Layout, optional
-        The parameters: those of `declare_layout`, with others freed or fixed and perhaps more added.
+        The parameters: those of `declare_layout`, possibly with others free or fixed and more added.
     oo : OO, optional
         Device and precision; the CPU and float64 by default.
 
@@ -83,13 +83,13 @@ class BeamModel(nn.Module):
     pixels : Pixels
     layout : Layout
     effects : tuple of Effect
-        Its parts, in the order of the parameters.
+        The parts of the model, in the order of their parameters.
 
     Raises
     ------
     InputError
-        A wavelength that is not positive, a name that is not known, an order out of range, or maps too wide
-        for the raster.
+        If the wavelength is not positive, a name is unknown, the order is out of range, or the maps are too
+        wide for the raster.
     """
 
     pixel_index: Tensor
@@ -139,13 +139,13 @@ class BeamModel(nn.Module):
         self.coordinates = nn.Parameter(oo(self.layout.coordinates()))
 
         self.surface = Surface(instrument, self.layout, pixels, shape, oo)
-        self.lighting = Lighting(instrument, self.layout, pixels, oo)
+        self.amplitude = ApertureAmplitude(instrument, self.layout, pixels, oo)
         self.gains, self.offsets = Gains(instrument, self.layout), Offsets(instrument, self.layout)
         self.beam_ratio = BeamRatio(instrument, self.layout)
         self.map_phases, screens = self._build_map_phases(oo)
         self.effects = (
             self.surface,
-            self.lighting,
+            self.amplitude,
             self.gains,
             self.offsets,
             *self.map_phases,
@@ -178,7 +178,7 @@ class BeamModel(nn.Module):
         return sum(t.nbytes for t in held)
 
     def with_layout(self, layout: Layout) -> "BeamModel":
-        """Return the same model with other parameters free, fixed or added, at their start values."""
+        """Return the same model for another layout, with the parameters at their start values."""
         n, oversample = self._raster
         return BeamModel(
             self.telescope,
@@ -206,7 +206,7 @@ class BeamModel(nn.Module):
         Returns
         -------
         amplitude, phase : Tensor, (..., n_pixels)
-            Phase in radians; at the places `pixels.x`, `pixels.y`.
+            Phase in radians; at the positions `pixels.x`, `pixels.y`.
         """
         at = self.at(coordinates)
         return at.amplitude, at.phase
@@ -222,21 +222,21 @@ class BeamModel(nn.Module):
         Returns
         -------
         Tensor, (..., n_samples)
-            All maps, one after the other; `split` takes them apart.
+            All maps, one after the other, in the units of the data; `split` separates them.
         """
         return self.at(coordinates).samples
 
     def at(self, coordinates: Tensor | None = None) -> Prediction:
-        """Predict the maps at the coordinates (..., n_parameters), with all derivatives at hand."""
-        return Prediction(self, self._own() if coordinates is None else coordinates)
+        """Predict the maps at the coordinates (..., n_parameters); the result also gives the derivatives."""
+        return Prediction(self, self._free_coordinates() if coordinates is None else coordinates)
 
     def split(self, samples: Tensor | np.ndarray) -> list:
-        """Per-map pieces of an array whose last dimension holds the samples of all maps."""
+        """Split an array along its last dimension, the samples of all maps, into one array per map."""
         ends = np.cumsum(self.sizes)
         return [samples[..., end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
 
     def values(self) -> dict[str, float]:
-        """Parameters by name, in their units."""
+        """Values of all parameters by name, in their units."""
         return self.layout.values(self.coordinates.detach().cpu().numpy())
 
     def set(self, **values: float) -> None:
@@ -251,7 +251,7 @@ class BeamModel(nn.Module):
         with torch.no_grad():
             self.coordinates.copy_(torch.as_tensor(self.layout.coordinates()))
 
-    def _own(self) -> Tensor:
+    def _free_coordinates(self) -> Tensor:
         free = torch.zeros_like(self.coordinates, dtype=torch.bool)
         free[self.layout.free] = True
         return torch.where(free, self.coordinates, self.coordinates.detach())

@@ -1,7 +1,7 @@
 """The parameters of a model: names, units, start values, scales, priors, and which are free.
 
-Minimisers see a vector of dimensionless coordinates of order one; outside they are radians, metres and
-the units of the data. `Layout` is the one place that knows where in the vector a parameter stands.
+Minimisers work on a vector of dimensionless coordinates of order one; values are in radians, metres and the
+units of the data. The position of a parameter in the vector is defined by `Layout` alone.
 """
 
 import difflib
@@ -18,17 +18,16 @@ from ooftorch.errors import InputError
 
 __all__ = ["LOG_LIMIT", "Layout", "Parameter", "Units", "declare_per_map"]
 
-# Logarithms of a positive parameter over its scale beyond this are clamped, so that a line search may
-# overshoot without meeting an infinity.
 LOG_LIMIT = 50.0
+"""Limit of |log(value/scale)| of a positive parameter; beyond it is clamped, so that a line search that
+overshoots does not overflow."""
 
 
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of the model.
 
-    The coordinate u that minimisers see is value/scale, or log(value/scale) where `log` is set because
-    the value is positive by nature.
+    Its coordinate u is value/scale, or log(value/scale) for a positive parameter (`log`).
 
     Attributes
     ----------
@@ -38,13 +37,16 @@ class Parameter:
     scale : float
         Typical size, in the unit.
     free : bool
+        Whether a fit may change it.
     log : bool
+        Whether it is positive and its coordinate is a logarithm.
     prior : float or None
-        Standard deviation of a normal prior about the start, in the unit (relative where `log`).
+        Standard deviation of a normal prior about the start value, in the unit (relative if `log`); None for
+        no prior.
     map : int or None
-        Number of the map that the parameter belongs to; None for one that belongs to all.
+        Number of the map that the parameter belongs to; None for a parameter of all maps.
     unobservable : str
-        Why no power pattern depends on it, where that is so: it cannot be freed.
+        Reason why no power pattern depends on it; such a parameter cannot be freed. Empty otherwise.
     """
 
     name: str
@@ -63,7 +65,7 @@ class Parameter:
         return self.name if self.map is None else self.name.removesuffix(f"_{self.map}")
 
     def coordinate(self, value: float) -> float:
-        """Coordinate of a value; InputError for one that is not positive where it has to be."""
+        """Coordinate of a value; InputError if a positive parameter is given a value that is not."""
         if self.log and not value > 0:
             raise InputError(f"{self.name} is positive by nature, not {value:g}")
         return math.log(value / self.scale) if self.log else value / self.scale
@@ -75,12 +77,12 @@ class Parameter:
         return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
 
     def derivative(self, coordinate: float) -> float:
-        """Derivative of the value by the coordinate: turns a coordinate's error into the value's."""
+        """Derivative of the value with respect to the coordinate: converts the error of one to the other."""
         return self.value(coordinate) if self.log else self.scale
 
 
 def declare_per_map(kind: str, n_maps: int, unit: str, start: float, scale: float, **more) -> list[Parameter]:
-    """One parameter for each map, named `kind`_0, `kind`_1, ...; `more` as of `Parameter`."""
+    """One parameter per map, named `kind`_0, `kind`_1, ...; `more` are further attributes of `Parameter`."""
     return [Parameter(f"{kind}_{i}", unit, start, scale, map=i, **more) for i in range(n_maps)]
 
 
@@ -92,8 +94,9 @@ class Layout:
     ----------
     parameters : tuple of Parameter
     ties : tuple of (names, float)
-        Groups of parameters held together: a normal prior of that width, in coordinates, on each one's
-        distance from the mean of its group. (A common value with a flat prior, integrated out.)
+        Groups of parameters tied to each other: a normal prior on the distance of each from the mean of its
+        group, with this standard deviation in coordinates. Equivalent to a common value with a flat prior,
+        integrated out.
     """
 
     parameters: tuple[Parameter, ...]
@@ -115,7 +118,7 @@ class Layout:
         Raises
         ------
         InputError
-            No parameter of that name; the nearest are given.
+            If there is no parameter of that name; the message gives the nearest names.
         """
         try:
             return self.names.index(name)
@@ -123,11 +126,11 @@ class Layout:
             raise self._unknown(name) from None
 
     def __getitem__(self, name: str) -> Parameter:
-        """Return the parameter of that name; InputError where there is none."""
+        """Return the parameter of that name; InputError if there is none."""
         return self.parameters[self.index(name)]
 
     def span(self, parameters: Sequence[Parameter]) -> slice:
-        """Where these parameters, declared together, stand: the vector's entries of them as a slice."""
+        """Positions, as a slice, of parameters declared together; ValueError if they are not contiguous."""
         if not parameters:
             return slice(0, 0)
         first = self.index(parameters[0].name)
@@ -138,7 +141,7 @@ class Layout:
         return found
 
     def expand(self, name: str) -> list[str]:
-        """Parameters meant by `name`: itself, or one per map ("dx" means dx_0, dx_1, ...)."""
+        """Names of the parameters that `name` stands for: itself, or one per map ("dx": dx_0, dx_1, ...)."""
         members = [p.name for p in self.parameters if name in (p.name, p.kind)]
         if not members:
             raise self._unknown(name)
@@ -149,27 +152,49 @@ class Layout:
         hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(self.names)}"
         return InputError(f"no parameter {name!r}; {hint}")
 
-    def freed(self, names: Iterable[str]) -> "Layout":
-        """Return a layout in which `names` are free as well."""
+    def with_free(self, names: Iterable[str]) -> "Layout":
+        """Return a layout in which these parameters are free as well.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names, or kinds of per-map parameters ("dx").
+
+        Raises
+        ------
+        InputError
+            If a name is unknown or its parameter is unobservable.
+        """
         chosen = {m for name in names for m in self.expand(name)}
         for p in self.parameters:
             if p.name in chosen and p.unobservable:
                 raise InputError(f"{p.name} cannot be freed: {p.unobservable}")
         return self._change(chosen, lambda p: replace(p, free=True))
 
-    def fixed(self, values: Mapping[str, float]) -> "Layout":
-        """Return a layout in which these parameters are held at the given values, without a prior."""
+    def with_fixed(self, values: Mapping[str, float]) -> "Layout":
+        """Return a layout in which these parameters are held at the given values, without a prior.
+
+        Parameters
+        ----------
+        values : mapping of str to float
+            By name, or by kind of per-map parameters; in their units.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or a value must be positive and is not.
+        """
         held = {m: value for name, value in values.items() for m in self.expand(name)}
         for name, value in held.items():
-            self[name].coordinate(value)  # refuses a value that cannot be
+            self[name].coordinate(value)  # raises for a value that must be positive and is not
         return self._change(held, lambda p: replace(p, free=False, start=held[p.name], prior=None))
 
-    def added(self, *parameters: Parameter) -> "Layout":
+    def with_added(self, *parameters: Parameter) -> "Layout":
         """Return a layout with more parameters, at the end."""
         return replace(self, parameters=(*self.parameters, *parameters))
 
-    def held(self, names: Iterable[str]) -> "Layout":
-        """Return a layout in which these parameters keep the coordinates that they have."""
+    def with_held(self, names: Iterable[str]) -> "Layout":
+        """Return a layout in which these parameters are not free; their start values and priors stay."""
         chosen = set(names)
         for name in chosen:
             self.index(name)
@@ -180,18 +205,18 @@ class Layout:
         return replace(self, parameters=tuple(change(p) if p.name in chosen else p for p in self.parameters))
 
     def coordinates(self, values: Mapping[str, float] | None = None) -> np.ndarray:
-        """Vector of coordinates at the start values, `values` overriding some by name."""
+        """Coordinates (n_parameters,) of the start values, or of `values` (by name, in units) where given."""
         values = dict(values or {})
         for name in values:
             self.index(name)
         return np.array([p.coordinate(values.get(p.name, p.start)) for p in self.parameters])
 
     def values(self, coordinates: np.ndarray) -> dict[str, float]:
-        """Values by name at a vector of coordinates."""
+        """Values by name, in their units, at the coordinates (n_parameters,)."""
         return {p.name: p.value(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)}
 
     def derivatives(self, coordinates: np.ndarray) -> np.ndarray:
-        """Derivatives of the values by the coordinates."""
+        """Derivatives of the values with respect to the coordinates, (n_parameters,)."""
         return np.array([p.derivative(float(u)) for p, u in zip(self.parameters, coordinates, strict=True)])
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
@@ -220,12 +245,13 @@ class Layout:
 
 
 class Units(Movable):
-    """Coordinates of a whole layout to values in their units, and the derivatives of that, as tensors.
+    """Conversion of the coordinates of a layout to values in their units, on tensors, with derivatives.
 
     Parameters
     ----------
     layout : Layout
     oo : OO
+        Device and precision.
     """
 
     def __init__(self, layout: Layout, oo: OO) -> None:
@@ -234,11 +260,11 @@ class Units(Movable):
 
     def values(self, coordinates: Tensor) -> Tensor:
         """Values (..., n_parameters) at coordinates of that shape, differentiable."""
-        # The clamp also keeps what is not a logarithm from overflowing.
+        # exp is evaluated for all entries: the clamp also prevents overflow in those that are not logarithms.
         exponential = torch.exp(coordinates.clamp(-LOG_LIMIT, LOG_LIMIT))
         return self._scale * torch.where(self._log, exponential, coordinates)
 
     def derivatives(self, coordinates: Tensor, values: Tensor) -> Tensor:
-        """Derivatives of the values by the coordinates."""
+        """Derivatives of the values with respect to the coordinates, both (..., n_parameters)."""
         beyond = coordinates.abs() > LOG_LIMIT
         return torch.where(self._log, values.masked_fill(beyond, 0.0), self._scale)

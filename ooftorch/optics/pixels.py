@@ -1,4 +1,4 @@
-"""The aperture raster: pixels of the dish that carry the field."""
+"""The aperture raster: the pixels that are at least partly open."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -17,15 +17,15 @@ Array = NDArray[np.float64]
 Shape = Callable[[Array, Array], Array]
 """Phase (rad) as a function of the aperture coordinates x, y (m)."""
 
-# Aperture pixels a side beyond which a map is taken for a mistake.
+# Largest raster, pixels a side; a map that needs more is assumed to have wrong units.
 _MAX_RASTER = 2048
 
 
 class Pixels:
-    """The pixels of an aperture raster that light reaches.
+    """The open pixels of an aperture raster.
 
     Pixel p of an axis is at (p - n/2) pitch, so that the centre of the dish is the centre of a pixel. Only
-    the square that just holds the dish is kept.
+    the square that just encloses the dish is kept.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class Pixels:
     pitch : float
         Side of a pixel, metres.
     axis : ndarray, (side,)
-        Pixel centres along x and along y of the square that holds the dish, metres.
+        Pixel centres along x and along y of the square that encloses the dish, metres.
     index : ndarray of int, (n_pixels,)
-        Number in that square, row by row, of each pixel that light reaches.
+        Position of each open pixel in that square, row by row.
     x, y : ndarray, (n_pixels,)
-        Their centres, metres.
+        Centres of the open pixels, metres.
     coverage : ndarray, (n_pixels,)
-        The part of each that light reaches.
+        Open fraction of each of these pixels, above 0 and at most 1.
     """
 
     def __init__(self, telescope: Telescope, n: int, oversample: float) -> None:
@@ -58,14 +58,14 @@ class Pixels:
         self.x, self.y, self.coverage = x[lit], y[lit], coverage[lit]
 
     def fill_square(self, values: Array, outside: float) -> Array:
-        """Put values of the pixels (n_pixels,) on the whole square (side, side), indexed [y, x]."""
+        """Put values of the open pixels (n_pixels,) into a square (side, side), [y, x]; else `outside`."""
         side = len(self.axis)
         square = np.full(side * side, outside)
         square[self.index] = values
         return square.reshape(side, side)
 
     def check_reach(self, directions: Iterable[tuple[Array, Array]], wavelength: float, n: int) -> None:
-        """Refuse directions (x, y), radians, beyond what n pixels a side of this size can represent."""
+        """Raise InputError for directions (rad) beyond wavelength/(2 pitch), where the far field aliases."""
         widest = max(float(np.max(np.abs(xy), initial=0.0)) for xy in directions)
         reach = 0.5 * wavelength / self.pitch
         if widest > reach:
@@ -84,7 +84,31 @@ def choose_raster(
     oversample: float,
     least: int = 256,
 ) -> int:
-    """Pixels a side: `least`, or as many as the farthest direction needs, with a quarter to spare."""
+    """Choose the number of pixels a side: `least`, or 1.25 times what the farthest direction needs.
+
+    Parameters
+    ----------
+    telescope : Telescope
+    wavelength : float
+        Metres.
+    receiver : Receiver
+        Its chop widens the directions.
+    directions : iterable of (x, y)
+        Of each map, radians.
+    oversample : float
+        Half side of the raster over the dish radius.
+    least : int
+
+    Returns
+    -------
+    int
+        Even.
+
+    Raises
+    ------
+    InputError
+        If that is more than 2048.
+    """
     widest = max(float(np.max(np.abs(xy))) for xy in directions)
     widest += 0.5 * max(abs(receiver.chop_x), abs(receiver.chop_y))
     needed = 1.25 * 4 * oversample * telescope.radius * widest / wavelength

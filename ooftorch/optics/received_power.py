@@ -21,7 +21,7 @@ __all__ = ["Received", "ReceivedPower"]
 
 
 class ReceivedPower(Movable):
-    """Recorded power at given directions as a function of the aperture field.
+    """Recorded power at given directions as a function of the aperture field (not normalised).
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ReceivedPower(Movable):
     wavelength : float
         Metres.
     like : Tensor
-        Real tensor whose dtype and device the operator takes.
+        A real tensor with the dtype and device of the operator.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class ReceivedPower(Movable):
     def __call__(self, field: Tensor, gain_ratio: Tensor | float | None = None) -> Tensor:
         """Power (..., n) of the field (..., ny, nx, 2).
 
-        `gain_ratio`, (..., 1) or a number, replaces the receiver's own: it is what a fit frees.
+        `gain_ratio`, (..., 1) or a number, replaces that of the receiver; a fit passes its own parameter.
         """
         return self.at(field, gain_ratio).power
 
     def at(self, field: Tensor, gain_ratio: Tensor | float | None = None) -> "Received":
-        """Power at this field, with the derivatives there: see `Received`."""
+        """Power of the field (..., ny, nx, 2), with derivatives: see `Received`."""
         beams = [beam.at(field) for beam in self.beams]
         if not self.receiver.chopped:
             return Received(beams, [None])
@@ -83,28 +83,28 @@ class Received:
 
     def __init__(self, beams: "Sequence[_PointPower | _DiscPower]", weights: Sequence[Tensor | None]) -> None:
         self._beams, self._weights = beams, weights
-        self.power = self._sum(_times(b.power, w) for b, w in zip(beams, weights, strict=True))
+        self.power = self._sum(_weight(b.power, w) for b, w in zip(beams, weights, strict=True))
 
     def vjp(self, by_power: Tensor) -> Tensor:
-        """Gradient by the field (..., ny, nx, 2) of a function with this gradient by the power (..., n)."""
-        return self._sum(b.vjp(_times(by_power, w)) for b, w in zip(self._beams, self._weights, strict=True))
+        """Gradient by the field (..., ny, nx, 2) of a function, given its gradient by the power (..., n)."""
+        return self._sum(b.vjp(_weight(by_power, w)) for b, w in zip(self._beams, self._weights, strict=True))
 
     def jvp(self, change: Tensor) -> Tensor:
         """Change of the power (..., n) for a small change of the field (..., ny, nx, 2)."""
-        return self._sum(_times(b.jvp(change), w) for b, w in zip(self._beams, self._weights, strict=True))
+        return self._sum(_weight(b.jvp(change), w) for b, w in zip(self._beams, self._weights, strict=True))
 
     @staticmethod
     def _sum(parts: Iterable[Tensor]) -> Tensor:
         return functools.reduce(torch.add, parts)
 
     def log_ratio_derivative(self) -> Tensor:
-        """Derivative of the power (..., n) by the logarithm of the gain ratio."""
+        """Derivative of the power (..., n) with respect to the logarithm of the gain ratio."""
         (positive, negative), (up, down) = self._beams, self._weights
-        return 0.5 * (_times(negative.power, down) - _times(positive.power, up))
+        return 0.5 * (_weight(negative.power, down) - _weight(positive.power, up))
 
 
-def _times(power: Tensor, weight: Tensor | None) -> Tensor:
-    # A single beam has no weight: one pass over all samples less.
+def _weight(power: Tensor, weight: Tensor | None) -> Tensor:
+    # A single beam has no weight, which saves a multiplication of all samples.
     return power if weight is None else power * weight
 
 
@@ -134,12 +134,13 @@ class _PointPower:
 class _DiscBeam(Movable):
     """Power pattern averaged over a uniform disc.
 
-    The power pattern is the transform of the field's autocorrelation over baselines; averaging over a
-    disc multiplies that by 2 J1(s)/s, s = 2 pi radius baseline/wavelength. Exact for the pixels at hand.
+    The power pattern is the Fourier transform of the autocorrelation of the field over separations b in the
+    aperture; averaging over a disc of angular radius a multiplies that by 2 J1(s)/s, s = 2 pi a b/wavelength.
+    Exact for the given pixels.
     """
 
     def __init__(self, x, y, u, v, wavelength, disc_radius, like):
-        bx, by = _baselines(np.asarray(x, float)), _baselines(np.asarray(y, float))
+        bx, by = _find_baselines(np.asarray(x, float)), _find_baselines(np.asarray(y, float))
         self.shape = by.size, bx.size
         s = 2 * np.pi * disc_radius / wavelength * np.hypot(by[:, None], bx)
         s[0, 0] = 1.0
@@ -156,7 +157,7 @@ class _DiscBeam(Movable):
         return torch.view_as_real(torch.fft.fft2(torch.view_as_complex(field), s=self.shape))
 
     def mean_power(self, power_spectrum: Tensor) -> Tensor:
-        """Power at the directions (..., n) from the squared modulus of the spectrum (..., by, bx)."""
+        """Disc-averaged power (..., n) from the squared modulus of the spectrum (..., by, bx)."""
         autocorrelation = torch.fft.ifft2(power_spectrum)
         return self.transform(torch.view_as_real(autocorrelation * self.visibility))[..., 0]
 
@@ -186,7 +187,7 @@ class _DiscPower:
         return self._beam.mean_power(2 * dot(self._spectrum, self._beam.spectrum(change)))
 
 
-def _baselines(x: np.ndarray) -> np.ndarray:
-    """Separations of evenly spaced pixels in FFT order, long enough that none wraps round."""
+def _find_baselines(x: np.ndarray) -> np.ndarray:
+    """Separations of evenly spaced pixels in FFT order, zero-padded so that none wraps around."""
     n = 2 * x.size
     return np.fft.fftfreq(n, d=1 / (n * (x[1] - x[0])))

@@ -7,7 +7,7 @@ __all__ = ["Receiver"]
 
 @dataclass(frozen=True)
 class Receiver:
-    """How the power was recorded.
+    """A receiver: a single beam or a differenced pair, and the size of the source.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the receiver makes of the power: gain and baseline of each map, and the balance of a chopped pair."""
+"""Receiver response: gain and baseline of each map, and the gain ratio of a chopped pair of beams."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ooftorch.optics.effect import Backward, Effect
+from ooftorch.optics.effect import Effect, Gradients
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Parameter, declare_per_map
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BeamRatio", "Gains", "Offsets"]
 
-# Width of the tie of the gains: relative spread of the maps about their common gain.
+# Relative standard deviation of the gains of the maps about their mean.
 _GAIN_TIE = 0.03
 # Relative standard deviation of the prior on the gain ratio of a chopped pair.
 _GAIN_RATIO_PRIOR = 0.1
 
 
 class Gains(Effect):
-    """Gain of each map: peak of the perfect, in-focus telescope in the data's units."""
+    """Gain of each map: peak power of the perfect telescope in focus, in the units of the data."""
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
@@ -33,29 +33,31 @@ class Gains(Effect):
     def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:  # noqa: D102
         return ((tuple(p.name for p in cls.declare(instrument)), _GAIN_TIE),)
 
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
-        return back.gain
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+        return gradients.gain
 
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        at.write_by_map(out, self.rows_by_map("gain", rows), at.change_by_gain())
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        prediction.write_by_map(out, self.find_rows_by_map("gain", rows), prediction.propagate_gain())
 
 
 class Offsets(Effect):
-    """Baseline of each map, in the data's units."""
+    """Baseline of each map, in the units of the data."""
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
         return declare_per_map("offset", instrument.n_maps, "data", 0.0, instrument.peak, free=True)
 
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
-        return at.groups.ordered([w.sum(-1) for w in back.samples], -1)
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+        return prediction.groups.join_maps([w.sum(-1) for w in gradients.samples], -1)
 
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        at.write_by_map(out, self.rows_by_map("offset", rows), torch.ones_like(at.samples))
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        prediction.write_by_map(
+            out, self.find_rows_by_map("offset", rows), torch.ones_like(prediction.samples)
+        )
 
 
 class BeamRatio(Effect):
-    """Power of the negative beam of a chopped pair over the positive one's; absent for a single beam."""
+    """Power of the negative beam of a chopped pair over that of the positive one; none for a single beam."""
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
@@ -64,14 +66,14 @@ class BeamRatio(Effect):
         ratio = instrument.receiver.gain_ratio
         return [Parameter("gain_ratio", "", ratio, ratio, free=True, log=True, prior=_GAIN_RATIO_PRIOR)]
 
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
         by_log = [
             (w * r.log_ratio_derivative()).sum((-1, -2))
-            for w, r in zip(back.received, at.received, strict=True)
+            for w, r in zip(gradients.received, prediction.received, strict=True)
         ]
-        return (torch.stack(by_log).sum(0) / at.values[..., self.span.start])[..., None]
+        return (torch.stack(by_log).sum(0) / prediction.values[..., self.span.start])[..., None]
 
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
         for row in rows.values():
-            by_log = at.amplify([r.log_ratio_derivative() for r in at.received])
-            out[..., row, :] = by_log / at.values[..., self.span]
+            by_log = prediction.propagate_power([r.log_ratio_derivative() for r in prediction.received])
+            out[..., row, :] = by_log / prediction.values[..., self.span]

@@ -1,4 +1,4 @@
-"""Phase of the surface: coefficients of a basis, and a shape that is held."""
+"""Aperture phase of the surface: a weighted sum of basis functions, plus an optional fixed phase map."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ooftorch.device import OO
 from ooftorch.optics.basis import SurfaceBasis
-from ooftorch.optics.effect import Backward, Effect
+from ooftorch.optics.effect import Effect, Gradients
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Layout, Parameter
 from ooftorch.optics.pixels import Pixels, Shape
@@ -17,13 +17,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Surface"]
 
-# Columns of the Jacobian computed together: enough to keep the processor busy, few enough to keep the
-# memory at a handful of aperture fields.
+# Number of coefficients whose derivatives are computed together: enough to use all cores, few enough that
+# the memory stays at a few aperture fields.
 _COLUMNS = 8
 
 
 class Surface(Effect):
-    """The sum of basis functions, coefficients in radians, and of a shape (rad) without parameters."""
+    """Phase of the surface: basis functions times coefficients (radians), plus a fixed shape (radians).
+
+    Parameters
+    ----------
+    instrument : Instrument
+    layout : Layout
+    pixels : Pixels
+    shape : callable or None
+        Fixed phase (rad) as a function of x, y (m); it has no parameters.
+    oo : OO
+        Device and precision.
+
+    Attributes
+    ----------
+    matrix : Tensor, (n_terms, n_pixels)
+        Basis functions on the pixels.
+    """
 
     def __init__(
         self, instrument: Instrument, layout: Layout, pixels: Pixels, shape: Shape | None, oo: OO
@@ -42,16 +58,16 @@ class Surface(Effect):
         phase = values @ self.matrix
         return phase if self._shape is None else phase + self._shape
 
-    def vjp(self, at: "Prediction", back: Backward) -> Tensor:  # noqa: D102
-        return back.phase.sum(-2) @ self.matrix.mT
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+        return gradients.phase.sum(-2) @ self.matrix.mT
 
-    def jvp(self, at: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
         numbers = list(rows)
         for first in range(0, len(numbers), _COLUMNS):
             chunk = numbers[first : first + _COLUMNS]
-            # The columns go before every other dimension.
-            change = self.matrix[chunk].reshape(len(chunk), *[1] * (at.values.dim()), -1)
-            out[..., [rows[i] for i in chunk], :] = at.change_by_phase(change).movedim(0, -2)
+            # The coefficients are the first dimension, before the batch and the maps.
+            change = self.matrix[chunk].reshape(len(chunk), *[1] * (prediction.values.dim()), -1)
+            out[..., [rows[i] for i in chunk], :] = prediction.propagate_phase(change).movedim(0, -2)
 
 
 def _declare_term(basis: SurfaceBasis, name: str) -> Parameter:

@@ -1,4 +1,4 @@
-"""Telescopes: the dish, its optics and blockage, and the path that light gains when the focus moves.
+"""Telescopes: the dish, its optics and blockage, and the change of the optical path with the focus.
 
 Aperture x, y are metres from the centre of the dish. On an offset Gregorian +y points towards the vertex of
 the parent paraboloid, as in the original OOF software.
@@ -18,15 +18,15 @@ __all__ = ["Telescope", "UsualIllumination"]
 
 Array = NDArray[np.float64]
 
-# Rings on which the path is averaged.
-_RINGS = 16
-# Path between rim and centre that observers choose as defocus, in wavelengths: 0.7 to 1.9 in the literature.
+# Radial steps of the profile of the defocus path, from the centre to the rim, and points on each ring.
+_RINGS, _ANGLES = 16, 16
+# Usual defocus: path at the rim minus path at the centre, in wavelengths. The literature has 0.7 to 1.9.
 _USUAL_DEFOCUS = 1.25
 
 
 @dataclass(frozen=True)
 class UsualIllumination:
-    """The illumination to expect at a telescope, where a fit may start.
+    """The usual illumination of a telescope: the start of a fit.
 
     Attributes
     ----------
@@ -46,13 +46,12 @@ class Telescope:
 
     Attributes
     ----------
-    name : as `load` knows it, or the stem of the user's file.
+    name : the name that `telescopes.load` takes, or the stem of the user's file.
     description, source : for people; the source of the numbers.
-    radius : of the dish, and the radius on which Zernike polynomials are normalised, metres.
-    optics, blockage, illumination : see there.
-    frequency : at which the surface is usually measured, hertz; None where none is known.
-    good_surface_rms : rms half-path error, metres, that a good solution stays below; None where none is
-    known.
+    radius : of the dish, which is also the normalising radius of the Zernike polynomials, metres.
+    optics, blockage, illumination : see `Optics`, `Blockage` and `UsualIllumination`.
+    frequency : at which the surface is usually measured, hertz; None if not known.
+    good_surface_rms : rms half-path error, metres, that a good solution stays below; None if not known.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Telescope:
         return self.optics.focal_length
 
     def open_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.bool_]:
-        """Tell where light reaches the dish: on it, and not behind the centre, a leg, its shadow or a hole.
+        """Whether points are open: on the dish and outside central blockage, legs, their shadows and holes.
 
         Parameters
         ----------
@@ -94,8 +93,8 @@ class Telescope:
     def coverage(self, x: ArrayLike, y: ArrayLike, pitch: float, subsamples: int = 8) -> Array:
         """Return the open fraction of square pixels.
 
-        A pixel that is partly open then counts for what it passes, which makes the far field follow the true
-        edges to much better than a pixel.
+        Weighting partly open pixels by their open fraction makes the far field follow the true edges to much
+        better than a pixel.
 
         Parameters
         ----------
@@ -104,7 +103,7 @@ class Telescope:
         pitch : float
             Side of a pixel, metres.
         subsamples : int
-            Points a side at which a pixel is looked at.
+            Test points a side in each pixel.
 
         Returns
         -------
@@ -151,21 +150,23 @@ class Telescope:
         return float(f"{_USUAL_DEFOCUS * wavelength / self.depth():.1e}")
 
     def steepness(self) -> float:
-        """Return the steepest slope of the path per metre of focus motion, averaged over rings: rad/m.
+        """Return the largest radial slope of the ring-averaged path per metre of focus motion, rad/m.
 
-        So far off axis, times dz, does a defocus send the light.
+        Times dz, it is the angle by which defocus spreads the beam.
         """
-        return float(np.max(np.abs(np.diff(self._rings())))) / self.radius * _RINGS
+        return float(np.max(np.abs(np.diff(self._average_over_rings())))) / self.radius * _RINGS
 
     def depth(self) -> float:
-        """Return the path from rim to centre, averaged over rings, per metre of focus motion."""
-        rings = self._rings()
+        """Return |path at the rim - path at the centre|, ring-averaged, per metre of focus motion."""
+        rings = self._average_over_rings()
         return float(abs(rings[-1] - rings[0]))
 
-    def _rings(self) -> Array:
-        """Path per metre of focus motion, averaged over rings from the centre to the rim."""
+    def _average_over_rings(self) -> Array:
+        """Path per metre of focus motion, averaged over each of the rings from the centre to the rim."""
         r, angle = np.meshgrid(
-            self.radius * np.linspace(0, 1, _RINGS + 1), 2 * np.pi * np.arange(16) / 16, indexing="ij"
+            self.radius * np.linspace(0, 1, _RINGS + 1),
+            2 * np.pi * np.arange(_ANGLES) / _ANGLES,
+            indexing="ij",
         )
         return self.path_powers(r * np.cos(angle), r * np.sin(angle))[0].mean(1)
 

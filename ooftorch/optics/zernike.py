@@ -67,13 +67,13 @@ _LABELS = (
 
 def n_terms(order: int) -> int:
     """Count the polynomials of radial order 0 to `order`: (order+1)(order+2)/2."""
-    order = _whole("Zernike order", order)
+    order = _check_whole("Zernike order", order)
     return (order + 1) * (order + 2) // 2
 
 
 def order_of(k: int) -> int:
     """Return the radial order n of mode `k`."""
-    k = _whole("Zernike index", k)
+    k = _check_whole("Zernike index", k)
     return (math.isqrt(8 * k + 1) - 1) // 2
 
 
@@ -97,7 +97,7 @@ def index(n: int, l: int) -> int:
 
 def name(k: int) -> str:
     """Return the parameter name of mode `k`: "z<k>"."""
-    return f"z{_whole('Zernike index', k)}"
+    return f"z{_check_whole('Zernike index', k)}"
 
 
 def number(name: str) -> int | None:
@@ -109,7 +109,7 @@ def label(k: int) -> str:
     """Return a short name of mode `k` for tables: "y coma" for 7; from k = 15 on "(n, l)".
 
     "x" and "y" name the axis along which the mode is odd. Angles (degrees, from +x towards +y) are those of
-    the first ridge and, for astigmatism, of the valley across it.
+    the first maximum and, for astigmatism, of the minimum at right angles to it.
     """
     n, l = nl(k)
     return _LABELS[k] if k < len(_LABELS) else f"({n}, {l})"
@@ -147,8 +147,8 @@ def radial(n: int, m: int, rho: ArrayLike) -> NDArray[np.float64]:
 def raster(order: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """Evaluate all polynomials of radial order 0 to `order`.
 
-    Give the pixels of the dish only: far outside the rim high orders grow as rho^n. Pixels that stick out a
-    little over the rim are fine.
+    Evaluate on the dish only: outside the rim high orders grow as rho^n. Pixels a little beyond the rim do no
+    harm.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ _CONVENTIONS = {
 }
 
 CONVENTIONS = tuple(_CONVENTIONS)
-"""The names that `convert_to`, `convert_from` and `convention_index` know."""
+"""The names that `convert_to`, `convert_from` and `convention_index` accept."""
 
 
 def convention_index(k: int, convention: str) -> int:
@@ -301,7 +301,7 @@ def convention_index(k: int, convention: str) -> int:
     InputError
         If the convention is unknown.
     """
-    return _convention(convention).of_mode(*nl(k))
+    return _find_convention(convention).of_mode(*nl(k))
 
 
 def convert_to(z: ArrayLike, convention: str) -> dict[int, float]:
@@ -317,11 +317,11 @@ def convert_to(z: ArrayLike, convention: str) -> dict[int, float]:
     schwab     1     peak 1         GBT surface tables: l falling inside n, sine terms with changed sign
     ========== ===== ============== ==================================================================
 
-    Fringe indices follow the general rule without end. The classical set of 37 agrees with it to 36, and puts
-    (12, 0), which the rule numbers 49, in place 37.
+    Fringe indices follow the general rule to any order. The classical set of 37 agrees with it up to 36, and
+    gives index 37 to (12, 0), which is 49 by the rule.
 
-    All coefficients are kept, piston and tilts too, and stay in radians of phase. A file for the GBT's active
-    surface has z1 and z2 set to zero and is in micrometres: that is its writer's work.
+    All coefficients are kept, including piston and tilts, in radians of phase. Files for the GBT's active
+    surface have z1 and z2 set to zero and are in micrometres; this function does neither.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def convert_to(z: ArrayLike, convention: str) -> dict[int, float]:
     InputError
         If the convention is unknown or `z` is not one-dimensional.
     """
-    target = _convention(convention)
+    target = _find_convention(convention)
     z = np.asarray(z, dtype=np.float64)
     if z.ndim != 1:
         raise InputError(f"Zernike coefficients have shape {z.shape}; give one list z0, z1, ...")
@@ -371,10 +371,10 @@ def convert_from(coefficients: Mapping[int, float], convention: str) -> NDArray[
     InputError
         If the convention is unknown or has no such index.
     """
-    source = _convention(convention)
+    source = _find_convention(convention)
     values = {}
     for j, value in coefficients.items():
-        i = _whole(f"{convention} Zernike index", j, source.first) - source.first
+        i = _check_whole(f"{convention} Zernike index", j, source.first) - source.first
         n, l = next(mode for mode in source.group(i) if source.of_mode(*mode) == j)
         values[index(n, l)] = float(value) * source.scale(n, l)
     z = np.zeros(max(values, default=-1) + 1)
@@ -383,7 +383,7 @@ def convert_from(coefficients: Mapping[int, float], convention: str) -> NDArray[
     return z
 
 
-def _convention(convention: str) -> _Convention:
+def _find_convention(convention: str) -> _Convention:
     try:
         return _CONVENTIONS[convention]
     except KeyError:
@@ -394,7 +394,7 @@ def _convention(convention: str) -> _Convention:
 # ---------------------------------------------------------------------------------------------- checks
 
 
-def _whole(what: str, value: SupportsIndex, least: int = 0) -> int:
+def _check_whole(what: str, value: SupportsIndex, least: int = 0) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -405,6 +405,6 @@ def _whole(what: str, value: SupportsIndex, least: int = 0) -> int:
 
 
 def _check_mode(n: int, m: int) -> None:
-    n, m = _whole("Zernike radial order n", n), _whole("Zernike azimuthal index |l|", m)
+    n, m = _check_whole("Zernike radial order n", n), _check_whole("Zernike azimuthal index |l|", m)
     if m > n or (n - m) % 2:
         raise InputError(f"no Zernike mode has n = {n}, |l| = {m}; take |l| = n, n-2, ... down to 0 or 1")

@@ -1,6 +1,6 @@
-"""What comes between the sky and the file: noise, drifts, pointing and focus errors, glitches.
+"""Noise and errors of simulated maps: white noise, drifts, pointing and focus errors, glitches.
 
-Every kind has a stream of random numbers of its own: switching one on leaves the others' draws as they are.
+Each kind has its own random stream, so switching one on does not change the draws of the others.
 """
 
 import math
@@ -12,45 +12,50 @@ from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
 
-__all__ = ["KINDS", "Noise", "Streams", "glitch_sizes", "pink"]
+__all__ = ["KINDS", "Noise", "Streams", "draw_glitches", "draw_pink"]
 
 Array = NDArray[np.float64]
 
 KINDS = ("white", "multiplicative", "drift", "baseline", "jitter", "wander", "dz", "gain", "glitches")
-"""What can be seeded on its own."""
+"""Kinds of noise and error; each can be given its own seed. The order is part of the seeds."""
 
 
 @dataclass(frozen=True)
 class Noise:
     """Kinds of noise and error, each off by default.
 
-    "Peak" is the highest power in any map, of the telescope as it is. White noise is given one way or the
-    other, or not at all.
+    "Peak" is the highest power in any of the simulated maps, without noise and baseline. White noise is given
+    by `snr` or `snr_per_beam`, not both.
 
     Attributes
     ----------
     snr : float or None
         White noise: peak over the standard deviation of one sample.
     snr_per_beam : float or None
-        White noise: peak over the standard deviation of the mean over a beam; one sample has F times more,
-        F = sum(B) / sqrt(sum(B**2)) of the perfect dish's beam B in focus (original OOF software).
+        White noise: peak over the standard deviation of the mean over a beam; that of one sample is F times
+        larger, F = sum(B) / sqrt(sum(B**2)) for the beam B of the perfect dish in focus (original software).
     multiplicative : float
         Relative error of every sample.
     drift : float
-        Rms of a 1/f drift of the level along the scan, over the peak.
+        Rms of a 1/f drift of the baseline along the scan, over the peak.
     baseline : float
-        Rms of the levels of scan lines, over the peak.
+        Rms of the baselines of the scan lines, over the peak.
     jitter, wander : float
-        Pointing error on each axis, radians rms: of every sample by itself, and slow (1/f).
+        Pointing error on each axis, radians rms: independent for every sample, and slow (1/f).
     dz : float
         Standard deviation of the focus of each map, metres.
     gain : float
         Relative standard deviation of the gain of each map.
     glitches : float
-        Fraction of the samples that are hit.
+        Fraction of the samples with a glitch.
     glitch_size : float
-        Of the largest glitch, over the peak. Sizes have the heavy tail of a density that falls as the inverse
-        of the size, over two decades; signs are random.
+        Size of the largest glitch, over the peak. The density of sizes is proportional to 1/size over two
+        decades; signs are random.
+
+    Raises
+    ------
+    InputError
+        If a value is negative or not finite, both kinds of white noise are given, or `glitches` is above 1.
     """
 
     snr: float | None = None
@@ -82,13 +87,19 @@ class Noise:
 
 
 class Streams:
-    """Random numbers for each kind, from one seed or from seeds of their own.
+    """Random streams, one for each kind of noise, indexed by its name.
 
     Parameters
     ----------
     seed : int
+        Seed of all kinds that `seeds` does not name.
     seeds : mapping of str to int, optional
         Seeds of single kinds, names of `KINDS`.
+
+    Raises
+    ------
+    InputError
+        If a kind is unknown or a seed negative.
     """
 
     def __init__(self, seed: int = 0, seeds: Mapping[str, int] | None = None) -> None:
@@ -107,10 +118,10 @@ class Streams:
         return self._streams[kind]
 
 
-def pink(n: int, rng: np.random.Generator) -> Array:
-    """1/f noise of n samples, evenly spaced in time: power goes as 1/f, mean zero, rms 1.
+def draw_pink(n: int, rng: np.random.Generator) -> Array:
+    """Draw 1/f noise of n samples, evenly spaced in time: power proportional to 1/f, mean zero, rms 1.
 
-    It does not close on itself: it is the first half of a periodic one twice as long.
+    It is the first half of a periodic series of 2n samples, so that it does not wrap around.
     """
     if n < 2:
         return np.zeros(n)
@@ -123,6 +134,6 @@ def pink(n: int, rng: np.random.Generator) -> Array:
     return series / series.std()
 
 
-def glitch_sizes(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Sizes up to 1 with density proportional to 1/size, down to a hundredth, and random signs."""
+def draw_glitches(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Draw glitches with sizes from 0.01 to 1, density proportional to 1/size, and random signs."""
     return rng.choice([-1.0, 1.0], size=shape) * 10 ** rng.uniform(-2, 0, size=shape)

@@ -1,6 +1,6 @@
-"""How a telescope moves over a source: the places and times of the samples of one map.
+"""Scan patterns: directions and times of the samples of one map.
 
-Lengths on the sky are in whatever unit `half_width`, `half_height` and `step` share.
+Directions are in the unit of `half_width`, `half_height` and `step` (radians in the simulator).
 """
 
 import math
@@ -15,11 +15,11 @@ __all__ = ["PATTERNS", "Scan", "daisy", "grid", "otf"]
 
 Array = NDArray[np.float64]
 
-# An on-the-fly scan is sampled so many times finer along the way than across it, as recorders do,
+# Samples per step along the rows of an on-the-fly scan.
 _ALONG = 2
-# and turning round takes the time of so many samples.
+# Time between two rows of an on-the-fly scan, in samples.
 _TURN = 8
-# More than a telescope takes; the memory would not hold them.
+# Largest number of samples of a map, limited by memory.
 _MAX_SAMPLES = 1e7
 
 
@@ -29,11 +29,11 @@ class Scan(NamedTuple):
     Attributes
     ----------
     x, y : ndarray, (n,)
-        Places, telescope minus source.
+        Directions, telescope minus source.
     time : ndarray, (n,)
-        Since the first sample, in units of the time that one sample takes.
+        Time since the first sample, in units of the sampling interval.
     line : ndarray of int, (n,)
-        Number of the scan line, or crossing, that a sample belongs to.
+        Number of the scan line, or petal, that each sample belongs to.
     """
 
     x: Array
@@ -44,15 +44,15 @@ class Scan(NamedTuple):
 
 def grid(half_width: float, half_height: float, step: float) -> Scan:
     """Regular map, row by row from low y, each from low x."""
-    x, y = _axis(half_width, step), _axis(half_height, step)
+    x, y = _build_axis(half_width, step), _build_axis(half_height, step)
     columns, rows = np.meshgrid(np.arange(x.size), np.arange(y.size))
     index = np.arange(columns.size)
     return Scan(x[columns.ravel()], y[rows.ravel()], index.astype(float), rows.ravel())
 
 
 def otf(half_width: float, half_height: float, step: float) -> Scan:
-    """On-the-fly map: rows a step apart, scanned forth and back, sampled twice per step."""
-    x, y = _axis(half_width, step / _ALONG), _axis(half_height, step)
+    """On-the-fly map: rows a step apart, scanned in alternating directions, sampled twice per step."""
+    x, y = _build_axis(half_width, step / _ALONG), _build_axis(half_height, step)
     columns, rows = np.meshgrid(np.arange(x.size), np.arange(y.size))
     columns[1::2] = columns[1::2, ::-1]
     line = rows.ravel()
@@ -61,17 +61,17 @@ def otf(half_width: float, half_height: float, step: float) -> Scan:
 
 
 def daisy(half_width: float, half_height: float, step: float) -> Scan:
-    """Daisy: petals from the centre out and back, each turned so far that neighbouring tips are a step apart.
+    """Daisy: petals through the centre, rotated so that neighbouring tips are a step apart.
 
-    The telescope swings through the centre, r = sin(t); it is slow at the tips, and fast in the middle, where
-    samples of one petal lie a step apart.
+    The radius is sin(t): the telescope is slow at the tips and fastest in the middle, where the samples of a
+    petal are a step apart.
     """
     _check(half_width, half_height, step)
     circle = 2 * math.pi * max(half_width, half_height) / step
-    # An odd number: those of one side end where those of the other begin.
+    # An odd number: the tips on one side then fall between those on the other.
     petals, each = math.ceil(circle) | 1, math.ceil(circle / 2)
     index = np.arange(petals * each)
-    # Half a sample off, so that no two petals share the centre.
+    # Shifted by half a sample, so that no two petals have a sample at the centre.
     swing = math.pi * (index + 0.5) / each
     turn = swing / petals
     return Scan(
@@ -83,10 +83,11 @@ def daisy(half_width: float, half_height: float, step: float) -> Scan:
 
 
 PATTERNS = {"map": grid, "otf": otf, "daisy": daisy}
+"""Scan patterns by name."""
 
 
-def _axis(half: float, step: float) -> Array:
-    """Places a step apart, as many as fit, symmetric about zero."""
+def _build_axis(half: float, step: float) -> Array:
+    """Positions a step apart, as many as fit within +-half, symmetric about zero."""
     _check(half, half, step)
     n = 2 * math.floor(half / step * (1 + 1e-12)) + 1
     return step * (np.arange(n, dtype=float) - (n - 1) / 2)

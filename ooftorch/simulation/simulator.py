@@ -1,8 +1,7 @@
-"""Beam maps as a telescope would record them, from a surface that is known.
+"""Simulate beam maps of a known surface.
 
-The power is that of `BeamModel`, on finer pixels than a fit takes. What `Noise` has switched on comes on top
-in the order in which it happens: the telescope points, the beam is received, the level drifts, the radiometer
-adds its noise, and a few samples are hit by something else.
+The power is that of `BeamModel`, on finer pixels than a fit uses. `Noise` is applied in physical order:
+pointing and focus errors, gain, baseline drifts, radiometer noise, glitches.
 """
 
 import math
@@ -24,7 +23,7 @@ from ooftorch.optics.model import BeamModel
 from ooftorch.optics.pixels import Shape, choose_raster
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optics.telescope import Telescope
-from ooftorch.simulation.noise import Noise, Streams, glitch_sizes, pink
+from ooftorch.simulation.noise import Noise, Streams, draw_glitches, draw_pink
 from ooftorch.simulation.scan import PATTERNS, Scan
 from ooftorch.truth import TrueValue, Truth
 
@@ -32,15 +31,16 @@ __all__ = ["Simulator", "simulate"]
 
 Array = NDArray[np.float64]
 
-# Half width of a map beyond what the defocus spreads, and distance of its samples, wavelengths over diameter.
+# Default half width of a map in addition to the spread by defocus, and spacing of its samples, in units of
+# wavelength over diameter.
 _REACH, _STEP = 6.0, 0.4
-# Twice as fine as the least that a fit takes: a simulation must not share the fit's pixels.
+# Least aperture raster, pixels a side: twice that of a fit, so that a fit cannot profit from equal pixels.
 _PIXELS = 512
-# Pixels across the dish of the true phase that is kept.
+# Pixels across the dish of the recorded true phase.
 _ACROSS = 129
-# Seconds that one sample takes, and the change of focus between two maps.
+# Sampling interval, and time between two maps, seconds.
 _DWELL, _PAUSE = 0.1, 30.0
-# Samples of a map that are computed together.
+# Samples of a map that are computed at a time, limited by memory.
 _BLOCK = 20_000
 
 
@@ -58,11 +58,11 @@ def simulate(
     Parameters
     ----------
     telescope : Telescope, str or Path
-        A telescope, a name the package knows, or a TOML file.
+        A telescope, the name of one of the package, or a TOML file.
     values, seed, seeds, progress
         See `Simulator.observe`.
     **setup
-        Wavelength, dz, receiver, noise and what else `Simulator` takes.
+        Wavelength, dz, receiver, noise and the other arguments of `Simulator`.
 
     Returns
     -------
@@ -77,12 +77,12 @@ def simulate(
 
 
 class Simulator:
-    """A telescope, set up to observe whatever surface it is given.
+    """A telescope, receiver and scan pattern, to observe any number of surfaces with.
 
     Parameters
     ----------
     telescope : Telescope, str or Path
-        A telescope, a name the package knows, or a TOML file.
+        A telescope, the name of one of the package, or a TOML file.
     wavelength : float, optional
         Metres; by default the one at which the telescope is usually measured.
     dz : array_like, optional
@@ -92,14 +92,15 @@ class Simulator:
     illumination : str or Illumination, optional
         A name of `illumination.NAMES`, or a model; the telescope's usual one by default.
     shapes : sequence of callable
-        Phase (rad) beside the Zernikes', functions of x, y (m): see `surface.bump`, `surface.PhaseMap`.
+        Phase (rad) added to that of the Zernikes, functions of x, y (m): see `surfaces.bump` and
+        `surfaces.PhaseMap`.
     pattern : {"map", "otf", "daisy"}
-        How the telescope moves: see `scan`.
+        Scan pattern: see `scan`.
     reach, step : float, optional
-        Half width of the maps and distance of their samples in units of wavelength over diameter. By default
-        6 beams and what the defocus, the chop and the source's size add, in steps of 0.4.
+        Half width of the maps and spacing of their samples in units of wavelength over diameter. By default
+        6 plus the spread by defocus, chop and size of the source, in steps of 0.4.
     peak : float
-        Power of the perfect telescope in focus: the gain of a map whose `gain_i` nobody gives.
+        Peak power of the perfect telescope in focus: the default of `gain_i`.
     noise : Noise
     n, oversample : int, float, optional
         Aperture raster (see `BeamModel`); n by default 512 or what the maps need, finer than the fit's.
@@ -137,17 +138,17 @@ class Simulator:
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
         self.illumination = illuminations.choose(illumination or telescope.illumination.model)
         given = _choose_offsets(telescope, self.wavelength, dz)
-        # Sorted, as an observation has them; the place of each in the order of the day.
-        self._taken = np.argsort(given, kind="stable")
-        self.dz = given[self._taken]
+        # Sorted by dz, as in an observation; _time_order has the position of each in the given order.
+        self._time_order = np.argsort(given, kind="stable")
+        self.dz = given[self._time_order]
         if not 0 < peak < math.inf:
             raise InputError(f"a peak of {peak}; expected a positive number")
         self.peak = peak
-        self.scan = self._scan(reach, step)
+        self.scan = self._choose_scan(reach, step)
         places = [(self.scan.x, self.scan.y)]
         least = choose_raster(telescope, self.wavelength, receiver, places, oversample, _PIXELS)
         self._n, self._oversample = least if n is None else n, oversample
-        self._kept: tuple[list[MapGeometry], BeamModel] | None = None
+        self._last_model: tuple[list[MapGeometry], BeamModel] | None = None
 
     def observe(
         self,
@@ -162,19 +163,22 @@ class Simulator:
         Parameters
         ----------
         values : mapping of str to float, optional
-            Parameters of the model by name, in their units: z1, z2, ... (rad; `surface.random` and
-            `surface.gravity` draw some), sigma, x0, gain_ratio, dz (m, a common error of the focus), and
-            gain_0, offset_0, dx_0, ... with the maps numbered in the order of dz. Others are as a fit starts.
+            Parameters of the model by name, in their units: z1, z2, ... (rad; `surfaces.random` and
+            `surfaces.gravity` draw some), sigma, x0, gain_ratio, dz (m, a common error of the focus), and
+            gain_0, offset_0, dx_0, ... with the maps numbered in the order of dz. The others have the start
+            values of a fit.
         seed : int
+            Random seed of all noise.
         seeds : mapping of str to int, optional
             Seeds of single kinds of noise: names of `noise.KINDS`.
         progress : callable, optional
-            Gets the number of samples computed, and of all, as the simulation goes on.
+            Called with the number of samples computed so far, and their total number.
 
         Returns
         -------
         Observation
-            With its truth. `sigma` is the white noise alone, for an observer knows no other; None without it.
+            With its truth. `sigma` is the standard deviation of the white noise only, as for a real receiver;
+            None without white noise.
 
         Raises
         ------
@@ -185,21 +189,23 @@ class Simulator:
         values, streams = dict(values or {}), Streams(seed, seeds)
         noise, scan = self.noise, self.scan
         shape = len(self.dz), scan.x.size
-        # Where the telescope points while it says scan.x, scan.y; and the focus and gain that it has.
+        # True pointing, where scan.x, scan.y are recorded; true focus and gain.
         jitter = noise.jitter * streams["jitter"].normal(size=(2, *shape))
-        wander = noise.wander * np.stack([self._in_time(streams["wander"]) for _ in "xy"])
+        wander = noise.wander * np.stack([self._draw_slow_drift(streams["wander"]) for _ in "xy"])
         x, y = np.stack([scan.x, scan.y])[:, None] + jitter + wander
         dz = self.dz + noise.dz * streams["dz"].normal(size=shape[0])
         gain = 1 + noise.gain * streams["gain"].normal(size=shape[0])
-        model, clean = self._clean(values, [MapGeometry(*m) for m in zip(dz, x, y, strict=True)], progress)
+        model, clean = self._predict_clean(
+            values, [MapGeometry(*m) for m in zip(dz, x, y, strict=True)], progress
+        )
         true = model.values()
         offset = np.array([[true[f"offset_{i}"]] for i in range(shape[0])])
         beam = gain[:, None] * (clean - offset)
 
         peak = float(np.max(np.abs(beam)))
         lines = streams["baseline"].normal(size=(shape[0], scan.line.max() + 1))
-        level = noise.drift * self._in_time(streams["drift"]) + noise.baseline * lines[:, scan.line]
-        sigma = self._white(peak)
+        level = noise.drift * self._draw_slow_drift(streams["drift"]) + noise.baseline * lines[:, scan.line]
+        sigma = self._find_white_sigma(peak)
         rng = streams["glitches"]
         hit = rng.uniform(size=shape) < noise.glitches
         recorded = (
@@ -207,12 +213,12 @@ class Simulator:
             + offset
             + peak * level
             + (sigma or 0.0) * streams["white"].normal(size=shape)
-            + noise.glitch_size * peak * np.where(hit, glitch_sizes(shape, rng), 0.0)
+            + noise.glitch_size * peak * np.where(hit, draw_glitches(shape, rng), 0.0)
         )
         for i in range(shape[0]):
             true[f"gain_{i}"] *= gain[i]
             true[f"offset_{i}"] += peak * float(level[i].mean())
-            # Where it points farther out than it says, the beam is nearer in.
+            # Where the true pointing is farther out than the recorded one, the beam appears nearer in.
             true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
             true[f"dy_{i}"] -= float((y[i] - scan.y).mean())
         lit_as_usual = self.illumination.name == self.telescope.illumination.model
@@ -224,7 +230,7 @@ class Simulator:
                     scan.y,
                     recorded[i],
                     sigma=None if sigma is None else np.full(shape[1], sigma),
-                    time=_DWELL * scan.time + self._taken[i] * (_DWELL * scan.time[-1] + _PAUSE),
+                    time=_DWELL * scan.time + self._time_order[i] * (_DWELL * scan.time[-1] + _PAUSE),
                 )
                 for i in range(shape[0])
             ),
@@ -234,30 +240,32 @@ class Simulator:
             illumination=None if lit_as_usual else self.illumination.name,
             object="simulated",
             format="simulated",
-            notes=(f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_spoken(noise)}",),
-            truth=self._truth(model, true, dz + true["dz"]),
+            notes=(
+                f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_describe_noise(noise)}",
+            ),
+            truth=self._build_truth(model, true, dz + true["dz"]),
         )
         observation.check()
         return observation
 
-    def _in_time(self, rng: np.random.Generator) -> Array:
-        """1/f noise of rms 1 that runs on from map to map as they are taken, (n_maps, n)."""
-        return pink(len(self.dz) * self.scan.x.size, rng).reshape(len(self.dz), -1)[self._taken]
+    def _draw_slow_drift(self, rng: np.random.Generator) -> Array:
+        """Draw 1/f noise of rms 1, continuous in time from map to map, (n_maps, n)."""
+        return draw_pink(len(self.dz) * self.scan.x.size, rng).reshape(len(self.dz), -1)[self._time_order]
 
-    def _clean(
+    def _predict_clean(
         self,
         values: Mapping[str, float],
         maps: list[MapGeometry],
         progress: Callable[[int, int], None] | None,
     ) -> tuple[BeamModel, Array]:
-        """Model with these parameters, and its power (n_maps, n)."""
+        """Return the model with these parameters, and its power without noise (n_maps, n)."""
         n = self.scan.x.size
         highest = max((k for k in map(zernike.number, values) if k is not None), default=1)
         order = max(zernike.order_of(highest), 1)
         parts = []
         for first in range(0, n, _BLOCK):
             some = [MapGeometry(m.dz, *(a[first : first + _BLOCK] for a in (m.x, m.y))) for m in maps]
-            model = self._model(some, order)
+            model = self._get_model(some, order)
             model.set(**values)
             with torch.no_grad():
                 parts.append(model().numpy().reshape(len(maps), -1))
@@ -265,10 +273,10 @@ class Simulator:
                 progress(len(maps) * min(first + _BLOCK, n), len(maps) * n)
         return model, np.concatenate(parts, -1)
 
-    def _model(self, maps: list[MapGeometry], order: int) -> BeamModel:
-        """Model of these maps with all parameters at their starts; the last one again where it will do."""
-        if self._kept is not None:
-            known, model = self._kept
+    def _get_model(self, maps: list[MapGeometry], order: int) -> BeamModel:
+        """Return the model of these maps at its start values; the last one is reused if it is the same."""
+        if self._last_model is not None:
+            known, model = self._last_model
             same = (
                 a.dz == b.dz and np.array_equal((a.x, a.y), (b.x, b.y))
                 for a, b in zip(known, maps, strict=True)
@@ -276,11 +284,11 @@ class Simulator:
             if model.order == order and all(same):
                 model.reset()
                 return model
-        model = self._make(maps, order, self.receiver, self._shape if self.shapes else None)
-        self._kept = maps, model
+        model = self._build_model(maps, order, self.receiver, self._sum_shapes if self.shapes else None)
+        self._last_model = maps, model
         return model
 
-    def _make(
+    def _build_model(
         self, maps: list[MapGeometry], order: int, receiver: Receiver, shape: Shape | None
     ) -> BeamModel:
         return BeamModel(
@@ -296,11 +304,11 @@ class Simulator:
             oversample=self._oversample,
         )
 
-    def _shape(self, x: Array, y: Array) -> Array:
+    def _sum_shapes(self, x: Array, y: Array) -> Array:
         return np.sum([shape(x, y) for shape in self.shapes], axis=0)
 
-    def _white(self, peak: float) -> float | None:
-        """Standard deviation of the white noise of a sample."""
+    def _find_white_sigma(self, peak: float) -> float | None:
+        """Standard deviation of the white noise of a sample, given the peak; None without white noise."""
         if self.noise.snr is not None:
             return peak / self.noise.snr
         if self.noise.snr_per_beam is None:
@@ -308,18 +316,18 @@ class Simulator:
         return peak / self.noise.snr_per_beam * math.sqrt(self.samples_per_beam())
 
     def samples_per_beam(self) -> float:
-        """Samples that share in one beam: F**2, F = sum(B) / sqrt(sum(B**2)) of the perfect beam in focus.
+        """Effective number of samples in a beam, F**2 with F = sum(B) / sqrt(sum(B**2)).
 
-        White noise of one sample is F times that of the mean over a beam (original OOF software). A chopped
-        pair counts as one beam.
+        B is the beam of the perfect dish in focus; of a chopped pair, one of the two. White noise of one
+        sample is F times that of the mean over a beam (original OOF software).
         """
         one = Receiver(disc_radius=self.receiver.disc_radius)
-        model = self._make([MapGeometry(0.0, self.scan.x, self.scan.y)], 1, one, None)
+        model = self._build_model([MapGeometry(0.0, self.scan.x, self.scan.y)], 1, one, None)
         with torch.no_grad():
             beam = model().numpy()
         return float(beam.sum() ** 2 / np.sum(beam**2))
 
-    def _scan(self, reach: float | None, step: float) -> Scan:
+    def _choose_scan(self, reach: float | None, step: float) -> Scan:
         if self.pattern not in PATTERNS:
             raise InputError(f"pattern {self.pattern!r}; known are {', '.join(PATTERNS)}")
         beam = self.wavelength / (2 * self.telescope.radius)
@@ -331,25 +339,25 @@ class Simulator:
             wide = high = reach * beam
         return PATTERNS[self.pattern](wide, high, step * beam)
 
-    def _truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
+    def _build_truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
         parameters = {p.name: TrueValue(values[p.name], p.unit) for p in model.layout.parameters}
         parameters |= {f"dz_{i}": TrueValue(float(offset), "m") for i, offset in enumerate(dz)}
-        axis = self.telescope.radius * np.linspace(-1, 1, _ACROSS)
+        radius = self.telescope.radius
+        axis = radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
         lit = self.telescope.open_at(x, y)
         x, y = x[lit], y[lit]
-        radius = self.telescope.radius
-        at = (torch.as_tensor(a / radius) for a in (x, y))
-        lighting = {p.name: torch.tensor(values[p.name]) for p in model.lighting.parameters}
+        points = (torch.as_tensor(a / radius) for a in (x, y))
+        named = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
         illumination = model.instrument.illumination
-        amplitude = illumination.amplitude(*at, model.pixels.pitch / radius, **lighting).numpy()
-        z = np.array([values[zernike.name(k)] for k in range(zernike.n_terms(model.order))])
-        true = z @ zernike.raster(model.order, x / radius, y / radius)
+        amplitude = illumination.amplitude(*points, model.pixels.pitch / radius, **named).numpy()
+        basis = model.instrument.basis
+        true = np.array([values[name] for name in basis.names]) @ basis.evaluate(x / radius, y / radius)
         if self.shapes:
-            true = true + self._shape(x, y)
+            true = true + self._sum_shapes(x, y)
         phase = np.full(lit.shape, np.nan)
         phase[lit] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
-        return Truth(parameters, axis, phase, self.telescope.radius)
+        return Truth(parameters, axis, phase, radius)
 
 
 def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:
@@ -362,8 +370,8 @@ def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | 
     return dz
 
 
-def _spoken(noise: Noise) -> str:
-    """What is switched on, in words."""
+def _describe_noise(noise: Noise) -> str:
+    """Describe the kinds of noise that are switched on, for the notes of an observation."""
     usual = Noise()
     on = {k: v for k, v in vars(noise).items() if v != getattr(usual, k)}
     return ", ".join(f"{name} {value:g}" for name, value in on.items()) or "no noise"

@@ -1,4 +1,4 @@
-"""Surfaces to simulate: Zernike coefficients by rule, and shapes that no few Zernikes describe.
+"""Surfaces to simulate: random Zernike coefficients, and shapes that few Zernikes cannot describe.
 
 Coefficients are mappings of names to radians of phase ("z5": 1.1). Shapes are functions of the aperture
 coordinates x, y (metres) that return phase in radians; any such function will do.
@@ -23,16 +23,16 @@ __all__ = ["PhaseMap", "bump", "gravity", "random"]
 
 Array = NDArray[np.float64]
 
-# Streams of random numbers of their own: the same seed gives the noise (`noise.Streams`) other numbers.
+# Numbers of the random streams of `random` and `gravity`, distinct from those of the noise (`noise.Streams`).
 _RANDOM, _GRAVITY = 101, 102
 
-# A dish bends under its weight in few and smooth modes: orders up to this one ...
+# Highest order of the deformation of a dish by gravity, which is smooth.
 _GRAVITY_ORDER = 4
-# ... each with amplitudes that fall with this power of the order.
+# Negative power of the order with which its amplitudes fall.
 _GRAVITY_SPECTRUM = 2.0
 
-# A place is beside a known pixel that is no farther than so many pixels, or this part of the map's width: a
-# model's pixel on the edge of what light reaches has its centre a little beyond.
+# Distance up to which a point takes the value of the nearest known pixel: in pixels, or as a fraction of the
+# width of the map, whichever is larger. The centres of pixels at the rim can lie a little off the dish.
 _BESIDE_PIXELS, _BESIDE = 2.0, 0.02
 
 
@@ -59,23 +59,23 @@ def random(order: int, rms: float, *, spectrum: float = 0.0, seed: int = 0) -> d
     InputError
         If the order is below 2, the rms or the seed negative, or a number not finite.
     """
-    return _drawn(order, rms, spectrum, (seed, _RANDOM), lambda n, l: True)
+    return _draw_surface(order, rms, spectrum, (seed, _RANDOM), lambda n, l: True)
 
 
 def gravity(rms: float, *, seed: int = 0) -> dict[str, float]:
-    """Draw a figure such as gravity makes: smooth, and the same left and right.
+    """Draw a surface as deformed by gravity: smooth, and symmetric left and right.
 
-    Astigmatism, defocus, coma and trefoil above all, through order 4; only terms even in x, for gravity pulls
-    along y. Parameters, return value and errors as of `random`.
+    Orders 2 to 4, mainly astigmatism, defocus, coma and trefoil; only terms even in x, since gravity acts
+    along y. Parameters, return value and errors as in `random`.
     """
 
     def even_in_x(n: int, l: int) -> bool:
         return l % 2 == 0 if l >= 0 else l % 2 == 1
 
-    return _drawn(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (seed, _GRAVITY), even_in_x)
+    return _draw_surface(_GRAVITY_ORDER, rms, _GRAVITY_SPECTRUM, (seed, _GRAVITY), even_in_x)
 
 
-def _drawn(
+def _draw_surface(
     order: int,
     rms: float,
     spectrum: float,
@@ -103,13 +103,23 @@ def bump(x: float, y: float, width: float, height: float, wavelength: float) -> 
     Parameters
     ----------
     x, y : float
-        Its top, metres.
+        Position of its maximum, metres.
     width : float
         Full width at half maximum, metres.
     height : float
         Metres of half-path error; positive towards the source (CONVENTIONS 4).
     wavelength : float
         Metres.
+
+    Returns
+    -------
+    callable
+        Phase (rad) as a function of x, y (m).
+
+    Raises
+    ------
+    InputError
+        If a number is not finite, or the width not positive.
     """
     if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(height) and 0 < width < math.inf):
         raise InputError(
@@ -121,7 +131,7 @@ def bump(x: float, y: float, width: float, height: float, wavelength: float) -> 
 
 @dataclass(frozen=True, eq=False)
 class PhaseMap:
-    """Phase on a regular raster, linear in between.
+    """Phase on a regular raster, interpolated linearly; callable with x, y (m).
 
     Attributes
     ----------
@@ -130,9 +140,9 @@ class PhaseMap:
     step_x, step_y : float
         Metres; either sign.
     phase : ndarray, (ny, nx)
-        Radians, indexed [y, x]; NaN where it is not known. A place beside a known pixel takes that one's.
+        Radians, indexed [y, x]; NaN where it is not known. A point near a known pixel takes its value.
     source : str
-        For messages.
+        Origin of the map, for messages.
     """
 
     x0: float
@@ -143,17 +153,17 @@ class PhaseMap:
     source: str = "the phase map"
 
     def __call__(self, x: Array, y: Array) -> Array:
-        """Phase at the places x, y (m).
+        """Phase (rad) at the points x, y (m).
 
         Raises
         ------
         InputError
-            If one of them is not on the map, nor beside a known pixel of it.
+            If a point is off the map and not near a known pixel.
         """
         known = np.isfinite(self.phase)
         if not known.any():
             raise InputError(f"{self.source}: no pixel of it is a number")
-        # Blockage leaves holes in a measured map: filled from the nearest pixel, and refused deep inside.
+        # Blockage leaves holes in a measured map: they are filled from the nearest pixel, up to a distance.
         gap, nearest = scipy.ndimage.distance_transform_edt(~known, return_indices=True)
         column, row = (x - self.x0) / self.step_x, (y - self.y0) / self.step_y
         ny, nx = self.phase.shape

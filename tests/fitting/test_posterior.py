@@ -34,7 +34,7 @@ def problem(likelihood, noise_free=True, residual=0.0, seed=0, n=7, freed=("x0",
         telescopes.load("paper"), 1.1e-3, [MapGeometry(d, *places(n)) for d in (-0.05, 0.05)], order=2, n=32
     )
     noise = Parameter("noise", "data", 0.02, 1.0, free=noise_free, log=True)
-    layout = model.layout.added(noise).freed(freed)
+    layout = model.layout.with_added(noise).with_free(freed)
     model = model.with_layout(layout)
     u = torch.tensor(layout.coordinates())
     u[layout.free] += torch.tensor(rng.normal(size=len(layout.free)) * 0.1)
@@ -201,8 +201,8 @@ def noisy(likelihood, members=None, seed=3, **kwargs):
     rng = np.random.default_rng(seed)
     maps = [MapGeometry(-0.05, X, Y), MapGeometry(0.0, X[:20], Y[:20] + 1e-5), MapGeometry(0.05, X, Y)]
     model = BeamModel(telescopes.load("paper"), 1.1e-3, maps, order=2, n=32)
-    layout = model.layout.added(Parameter("noise", "errors", 1.0, free=True, log=True))
-    layout = layout.freed(["x0", "dx", "dz"]).held(["gain_1"])
+    layout = model.layout.with_added(Parameter("noise", "errors", 1.0, free=True, log=True))
+    layout = layout.with_free(["x0", "dx", "dz"]).with_held(["gain_1"])
     model = model.with_layout(layout)
     batch = () if members is None else (members,)
     u = torch.tensor(layout.coordinates() + 0.1 * rng.normal(size=(*batch, len(layout.names))))
@@ -273,7 +273,9 @@ def test_each_member_has_its_own_data(likelihood):
     value, gradient = posterior.value_and_gradient(x)
     assert_same((value, gradient), by_autograd(posterior, x))
     for i in range(b):
-        alone = replace(posterior, samples=posterior.samples.of(i), anchor=posterior.anchor[i])
+        alone = replace(
+            posterior, samples=posterior.samples.select_observations(i), anchor=posterior.anchor[i]
+        )
         assert_same((value[i], gradient[i]), alone.value_and_gradient(x[i]))
         torch.testing.assert_close(posterior.metric(x)[i], alone.metric(x[i]), rtol=1e-9, atol=1e-6)
         torch.testing.assert_close(posterior.information(x)[i], alone.information(x[i]), rtol=1e-9, atol=1e-6)

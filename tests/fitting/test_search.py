@@ -10,7 +10,7 @@ from simulated import altered, observe, surface
 from ooftorch.fitting import search as search_module
 from ooftorch.fitting.likelihood import Cauchy, Gaussian
 from ooftorch.fitting.resolution import Resolutions
-from ooftorch.fitting.search import End, approach, finish, search
+from ooftorch.fitting.search import Minima, approach, finish, search
 from ooftorch.fitting.setup import FitOptions, set_up
 
 # ------------------------------------------------------------------------------------- the descent
@@ -105,7 +105,7 @@ def test_finish_decides_between_the_ends_of_a_fit():
     wrong = approach(levels, layout, rows[:1], astray, Tally())
     expected = descend(levels, layout, rows, [start])
     for parts, of in (((good, wrong), [0, 1, 2, 0]), ((wrong, good), [0, 0, 1, 2])):
-        ends = End(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        ends = Minima(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         assert float(wrong.objective) > float(good.objective[0]) + 1000
         tally = Tally()
         end = finish(levels, layout, rows, ends, torch.tensor(of), tally)
@@ -127,7 +127,7 @@ def search_with(monkeypatch, *objectives):
         calls.append((rows.tolist(), start))
         assert len(value) == len(rows) == len(start)
         marks = torch.arange(len(rows)) + 100 * len(calls)
-        return End(start, value, 0.1 * value, marks)
+        return Minima(start, value, 0.1 * value, marks)
 
     monkeypatch.setattr(search_module, "approach", approach)
     rows = torch.tensor([2, 0, 1])

@@ -11,7 +11,7 @@ from scipy import optimize, special
 from torch.utils.flop_counter import FlopCounterMode
 
 from ooftorch.optics import farfield, telescopes
-from ooftorch.optics.farfield import DirectTransform, dot, power, sky_pitch, transform, transform_costs
+from ooftorch.optics.farfield import DirectTransform, dot, estimate_costs, power, sky_pitch, transform
 
 WAVELENGTH = 2e-3
 PITCH = 0.7
@@ -272,7 +272,7 @@ def pruned(case, some=slice(None)):
 def by_matrix(monkeypatch, *args):
     """The same operator by matrix products, whatever they cost."""
     with monkeypatch.context() as patch:
-        patch.setattr(farfield, "transform_costs", lambda *_: {"matrix": 1.0})
+        patch.setattr(farfield, "estimate_costs", lambda *_: {"matrix": 1.0})
         operator = DirectTransform(*args, WAVELENGTH, like=LIKE)
     assert operator.way == "matrix"
     return operator
@@ -405,32 +405,32 @@ def test_the_way_is_the_cheapest_one():
         operator = DirectTransform(x, y, u, v, WAVELENGTH, like=LIKE)
         nv, nu = len(np.unique(v)), len(np.unique(u))
         if "fft" in operator.costs:
-            assert operator.costs == transform_costs(ny, nx, nv, nu, len(u), periods)
+            assert operator.costs == estimate_costs(ny, nx, nv, nu, len(u), periods)
         else:  # a row or a column is missing altogether
-            assert operator.costs == transform_costs(ny, nx, nv, nu, len(u))
+            assert operator.costs == estimate_costs(ny, nx, nv, nu, len(u))
         assert operator.costs[operator.way] == min(operator.costs.values())
         seen.add(operator.way)
     assert seen == {"matrix", "fft", "scattered"}
 
 
 def test_costs_grow_as_they_should():
-    costs = transform_costs(64, 64, 64, 64, 64**2, (256, 256))
+    costs = estimate_costs(64, 64, 64, 64, 64**2, (256, 256))
     assert (costs["matrix"], costs["scattered"]) == (64 * 64 * 128, 64**2 * 64 * 65)
     # Only rows that hold something are transformed: half of them, half the cost.
-    assert transform_costs(64, 32, 32, 64, 64**2, (256, 256))["fft"] == costs["fft"] / 2
+    assert estimate_costs(64, 32, 32, 64, 64**2, (256, 256))["fft"] == costs["fft"] / 2
     # On the full sky of a large raster the FFT wins, by more the larger it is; on the middle of it it loses.
     gains = []
     for n in (128, 256, 512, 1024):
-        full = transform_costs(n // 2, n // 2, n, n, n * n, (n, n))
+        full = estimate_costs(n // 2, n // 2, n, n, n * n, (n, n))
         gains.append(full["matrix"] / full["fft"])
-        middle = transform_costs(n // 2, n // 2, n // 8, n // 8, (n // 8) ** 2, (n, n))
+        middle = estimate_costs(n // 2, n // 2, n // 8, n // 8, (n // 8) ** 2, (n, n))
         assert n > 512 or middle["matrix"] < middle["fft"]
     assert gains[0] > 1
     assert gains == sorted(gains)
     # Few directions all over the sky.
-    few = transform_costs(50, 50, 40, 40, 40, (64, 64))
+    few = estimate_costs(50, 50, 40, 40, 40, (64, 64))
     assert min(few, key=few.__getitem__) == "scattered"
-    assert transform_costs(5, 5, 5, 5, 25, (None, 8)).keys() == {"matrix", "scattered"}
+    assert estimate_costs(5, 5, 5, 5, 25, (None, 8)).keys() == {"matrix", "scattered"}
 
 
 def test_uniform_disc_gives_the_airy_pattern():

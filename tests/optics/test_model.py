@@ -320,7 +320,7 @@ def everything_free(combination, alike):
         oversample=1.5,
     )
     wanted = {"x0", "y0", "sigma", "rho", "diff", "taper_db", "q", "radius"} & set(model.layout.names)
-    model = model.with_layout(model.layout.freed([*wanted, "dx", "dy", "dz"]))
+    model = model.with_layout(model.layout.with_free([*wanted, "dx", "dy", "dz"]))
     # An exponent below 2 has a kink at the rim, over which no difference tells the slope.
     smooth = {"q": 2.5} if model_name == "pedestal" else {}
     model.set(**named(surface(3)), **(ILLUMINATIONS[model_name] | smooth), **per_map(scope))
@@ -404,7 +404,7 @@ def test_gradient_of_what_is_held_is_zero():
 
     before = gradient(model)
     moving = [f"{n}_{i}" for n in ("dx", "dy") for i in range(3)] + ["dz"]
-    layout = model.layout.held([*moving, "q"])
+    layout = model.layout.with_held([*moving, "q"])
     after, free = gradient(model.with_layout(layout)), layout.free
     torch.testing.assert_close(after[..., free], before[..., free], rtol=1e-12, atol=1e-12)
     nothing = {name for i, name in enumerate(layout.names) if not after[..., i].any()}
@@ -419,7 +419,7 @@ def test_any_optimiser_moves_the_free_parameters_and_no_other():
     truth = tiny()
     data = truth().detach()
     model = tiny()
-    model = model.with_layout(model.layout.fixed({"sigma": 0.5, "offset": 0.0}).freed(["dx"]))
+    model = model.with_layout(model.layout.with_fixed({"sigma": 0.5, "offset": 0.0}).with_free(["dx"]))
     model.set(**ILLUMINATIONS["gaussian"] | named(0.5 * surface(2)))
     before = model.values()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
@@ -480,9 +480,9 @@ def test_a_name_stands_for_itself_or_one_per_map():
 
 def test_freeing_and_fixing():
     base = layout()
-    freed = base.freed(["dy", "x0"])
+    freed = base.with_free(["dy", "x0"])
     assert {freed.names[i] for i in set(freed.free) - set(base.free)} == {"dy_0", "dy_1", "dy_2", "x0"}
-    fixed = freed.fixed({"sigma": 0.7, "gain": 2.0, "z3": 0.25})
+    fixed = freed.with_fixed({"sigma": 0.7, "gain": 2.0, "z3": 0.25})
     assert {fixed.names[i] for i in set(freed.free) - set(fixed.free)} == {
         "sigma",
         "z3",
@@ -495,7 +495,7 @@ def test_freeing_and_fixing():
     assert fixed.parameters[fixed.index("sigma")].prior is None
     assert base == layout()  # nothing was written into it
     with pytest.raises(InputError, match="sigma is positive by nature, not -1"):
-        base.fixed({"sigma": -1.0})
+        base.with_fixed({"sigma": -1.0})
 
 
 def test_parameters_declared_together_stand_together():
@@ -508,19 +508,19 @@ def test_parameters_declared_together_stand_together():
 
 
 def test_holding_and_adding():
-    held = layout().held(["z3", "gain_1"])
+    held = layout().with_held(["z3", "gain_1"])
     assert set(layout().free) - set(held.free) == {3, layout().index("gain_1")}
     assert held["z3"].start == layout()["z3"].start
     with pytest.raises(InputError, match="no parameter 'zz'"):
-        layout().held(["zz"])
+        layout().with_held(["zz"])
     noise = Parameter("noise", "", 2.0, free=True, log=True)
-    more = layout().added(noise)
+    more = layout().with_added(noise)
     assert more.names == [*layout().names, "noise"]
     assert more.free == [*layout().free, len(layout().names)]
 
     # A model is made with it at its start values; the parameter that is not its own changes no beam.
     before = tiny()().detach()
-    model = tiny().with_layout(tiny().layout.fixed({"z4": 0.8}).added(noise))
+    model = tiny().with_layout(tiny().layout.with_fixed({"z4": 0.8}).with_added(noise))
     assert model.values()["noise"] == pytest.approx(2.0)
     assert model.values()["z4"] == pytest.approx(0.8)
     model.set(**ILLUMINATIONS["gaussian"] | named(surface(2)), noise=5.0)
@@ -536,8 +536,8 @@ def test_holding_and_adding():
     [
         lambda lay: lay.index("sigmma"),
         lambda lay: lay.expand("sigmma"),
-        lambda lay: lay.freed(["sigmma"]),
-        lambda lay: lay.fixed({"sigmma": 1.0}),
+        lambda lay: lay.with_free(["sigmma"]),
+        lambda lay: lay.with_fixed({"sigmma": 1.0}),
         lambda lay: lay.coordinates({"sigmma": 1.0}),
     ],
     ids=["index", "expand", "freed", "fixed", "coordinates"],
@@ -605,7 +605,7 @@ def prior_cost(lay, u):
 
 
 def test_prior_is_its_formula():
-    lay = layout().freed(["x0", "dx", "dz"])
+    lay = layout().with_free(["x0", "dx", "dz"])
     u = lay.coordinates() + 0.1 * np.random.default_rng(5).standard_normal(len(lay.names))
 
     def formula(vector):
@@ -630,7 +630,7 @@ def test_prior_is_its_formula():
 
 
 def test_prior_widths_are_in_the_units_of_the_values():
-    lay = layout().freed(["dx", "dz"])
+    lay = layout().with_free(["dx", "dz"])
     start = lay.coordinates()
 
     def cost(**values):
@@ -644,7 +644,7 @@ def test_prior_widths_are_in_the_units_of_the_values():
     assert cost(sigma=sigma * math.exp(0.1)) == pytest.approx(0.5)
     # Held parameters have no prior, wherever they are.
     assert cost(x0=0.5, z4=3.0, offset_1=9.0) == 0
-    assert prior_cost(lay.fixed({"dx": 0.0}), lay.coordinates({"dx_1": beam})) == 0
+    assert prior_cost(lay.with_fixed({"dx": 0.0}), lay.coordinates({"dx_1": beam})) == 0
 
 
 def test_the_tie_of_the_gains_leaves_a_common_gain_alone():
@@ -663,7 +663,7 @@ def test_the_tie_of_the_gains_leaves_a_common_gain_alone():
 def test_every_illumination_has_its_case_here():
     assert set(ILLUMINATIONS) == set(illumination.NAMES)
     for name, values in ILLUMINATIONS.items():
-        assert values.keys() == {p.name for p in tiny(name).lighting.parameters}
+        assert values.keys() == {p.name for p in tiny(name).amplitude.parameters}
 
 
 # ------------------------------------------------------------------------------------------- the module

@@ -16,7 +16,7 @@ def module():
 
 @pytest.fixture(scope="module")
 def quick(module):
-    return module.measure(True, tell=lambda text: None)["cells"]
+    return module.measure(True, report=lambda text: None)["cells"]
 
 
 def test_every_cell_has_a_mark_and_its_reason(module, quick):

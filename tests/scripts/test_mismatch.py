@@ -66,9 +66,9 @@ def test_a_shifted_focus_looks_like_a_surface_until_dz_is_free(cases):
 
 def test_a_shift_of_the_focus_costs_what_the_path_says(mismatch, cases):
     # All of it, piston aside: no surface of order 5 leaves much of that path.
-    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, 201) * mismatch.SCOPE.radius])
-    on = np.hypot(x, y) <= mismatch.SCOPE.radius
-    path = mismatch.SCOPE.path(x[on], y[on], 0.03 * max(mismatch.DZ))
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, 201) * mismatch.TELESCOPE.radius])
+    on = np.hypot(x, y) <= mismatch.TELESCOPE.radius
+    path = mismatch.TELESCOPE.path(x[on], y[on], 0.03 * max(mismatch.DZ))
     expected = 2 * np.pi / mismatch.WAVELENGTH * path.std()
     held = cases["common shift of the focus: 3 % of the defocus (held, as by default)"]
     assert held["error_rad"] == pytest.approx(expected, rel=0.05)

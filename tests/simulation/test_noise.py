@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from ooftorch.errors import InputError
-from ooftorch.simulation.noise import KINDS, Noise, Streams, glitch_sizes, pink
+from ooftorch.simulation.noise import KINDS, Noise, Streams, draw_glitches, draw_pink
 
 
 def slope(draw, n=4096, draws=40):
@@ -17,13 +17,13 @@ def slope(draw, n=4096, draws=40):
 
 
 def test_pink_noise_falls_as_one_over_f():
-    assert slope(pink) == pytest.approx(-1, abs=0.05)
+    assert slope(draw_pink) == pytest.approx(-1, abs=0.05)
     assert abs(slope(lambda n, rng: rng.normal(size=n))) < 0.05  # the test can tell
 
 
 @pytest.mark.parametrize("n", [2, 3, 1000])
 def test_pink_noise_has_rms_1_and_mean_0(n):
-    series = pink(n, np.random.default_rng(0))
+    series = draw_pink(n, np.random.default_rng(0))
     assert series.size == n
     assert series.mean() == pytest.approx(0, abs=1e-12)
     assert np.mean(series**2) == pytest.approx(1)
@@ -31,13 +31,13 @@ def test_pink_noise_has_rms_1_and_mean_0(n):
 
 def test_pink_noise_does_not_close_on_itself():
     rng = np.random.default_rng(0)
-    ends = [abs(s[-1] - s[0]) for s in (pink(1000, rng) for _ in range(50))]
-    steps = [abs(s[1] - s[0]) for s in (pink(1000, rng) for _ in range(50))]
+    ends = [abs(s[-1] - s[0]) for s in (draw_pink(1000, rng) for _ in range(50))]
+    steps = [abs(s[1] - s[0]) for s in (draw_pink(1000, rng) for _ in range(50))]
     assert np.mean(ends) > 2 * np.mean(steps)
 
 
 def test_glitches_have_a_heavy_tail_up_to_1():
-    sizes = glitch_sizes((4000,), np.random.default_rng(0))
+    sizes = draw_glitches((4000,), np.random.default_rng(0))
     uniform = scipy.stats.uniform(-2, 2).cdf
     assert scipy.stats.kstest(np.log10(np.abs(sizes)), uniform).pvalue > 0.01
     assert abs(np.sum(sizes > 0) - 2000) < 4 * np.sqrt(1000)

@@ -1,4 +1,4 @@
-"""Amplitude of the aperture field: how the feed lights the dish. A module for each model.
+"""Illumination models: amplitude of the field that the feed puts on the dish. One module for each model.
 
 Amplitude means field, not power: an edge taper in decibels is 20 log10 of the ratio edge to centre.
 """
@@ -15,9 +15,10 @@ __all__ = ["NAMES", "TAPERED", "choose"]
 
 
 class _Model(NamedTuple):
-    """Where a model is, and whether a telescope file has to give its edge taper.
+    """Module and class of a model, and whether a telescope file must give its edge taper.
 
-    The class is imported when it is chosen, for it needs torch, and reading a telescope or a result does not.
+    The class is imported only when it is chosen, since it needs torch; reading a telescope or a result must
+    not load torch.
     """
 
     module: str
@@ -25,7 +26,7 @@ class _Model(NamedTuple):
     tapered: bool = True
 
 
-# By the name on the command line, in telescope files and in results.
+# Models by name, as on the command line, in telescope files and in results.
 _MODELS = {
     "gaussian": _Model("gaussian", "Gaussian"),
     "pedestal": _Model("pedestal", "Pedestal"),
@@ -34,14 +35,29 @@ _MODELS = {
 }
 
 NAMES = tuple(_MODELS)
-"""The names that `choose` knows."""
+"""The names that `choose` accepts."""
 
 TAPERED = tuple(name for name, model in _MODELS.items() if model.tapered)
 """Those of them that have an edge taper."""
 
 
 def choose(illumination: "str | Illumination") -> "Illumination":
-    """Return the model of that name, or a model as it is; InputError with the known names otherwise."""
+    """Return the model of this name, or a model object unchanged.
+
+    Parameters
+    ----------
+    illumination : str or Illumination
+        A name in `NAMES`, or an object.
+
+    Returns
+    -------
+    Illumination
+
+    Raises
+    ------
+    InputError
+        If the name is unknown.
+    """
     if not isinstance(illumination, str):
         return illumination
     if illumination not in _MODELS:

@@ -1,4 +1,4 @@
-"""What every illumination model offers, and the parameters that several share."""
+"""Base class of the illumination models, and the parameters that several of them share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,9 @@ from ooftorch.optics.telescope import UsualIllumination
 __all__ = ["Illumination", "LogDerivatives", "declare_amplitude", "declare_centre"]
 
 LogDerivatives = Mapping[str, Callable[[], Tensor]]
-"""Derivatives of the logarithm of an amplitude by parameter, each computed when it is called for."""
+"""Derivatives of the log amplitude by parameter name; each is a function, called only if it is needed."""
 
-# Standard deviation of the prior on the centre of the illumination, in dish radii, where it is freed.
+# Standard deviation of the prior on the centre of the illumination, in dish radii; used if it is freed.
 _CENTRE_PRIOR = 0.05
 
 
@@ -23,15 +23,15 @@ class Illumination(ABC):
     Attributes
     ----------
     name : str
-        As on the command line.
+        Name on the command line and in files.
     has_edge : bool
-        Whether the model ends at a sharp edge of its own, the parameter `radius` (in dish radii), instead of
-        falling off towards the rim.
+        Whether the amplitude ends at a sharp edge, the parameter `radius` (in dish radii), instead of falling
+        off towards the rim.
     amplitude : method (x, y, pitch, *, its parameters by name) to Tensor, (..., n)
         Amplitude (field) at the points x, y (n,) of the aperture, over the dish radius, for pixels of size
         `pitch` over the dish radius. Parameters are numbers, or tensors (..., 1) for a batch.
     log_derivatives : method (the same arguments) to LogDerivatives
-        Derivatives of the logarithm of the amplitude by each parameter.
+        Derivatives of the logarithm of the amplitude with respect to each parameter.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Illumination(ABC):
 
     @abstractmethod
     def declare(self, usual: UsualIllumination, dish_radius: float) -> Sequence[Parameter]:
-        """Parameters, with start values that suit a telescope.
+        """Parameters of the model, with start values for a telescope.
 
         Parameters
         ----------
         usual : UsualIllumination
-            What the telescope is known for.
+            The usual illumination of the telescope.
         dish_radius : float
             Metres.
         """
@@ -58,5 +58,5 @@ def declare_centre() -> list[Parameter]:
 
 
 def declare_amplitude() -> Parameter:
-    """Peak amplitude; it cannot be told from the gains of the maps."""
+    """Peak amplitude; not observable, because it is degenerate with the gains of the maps."""
     return Parameter("amp", "", 1.0, log=True, unobservable="the maps' gains stand for it")

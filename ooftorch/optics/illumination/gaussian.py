@@ -17,13 +17,13 @@ from ooftorch.optics.telescope import UsualIllumination
 
 __all__ = ["Gaussian", "find_width"]
 
-# Relative standard deviation of the prior on the width: some two decibels of edge taper. Without it the taper
-# runs away on good data and takes the surface with it.
+# Relative standard deviation of the prior on the width, about 2 dB of edge taper. Without a prior the taper
+# diverges even on good data and biases the surface.
 _WIDTH_PRIOR = 0.1
 
 
 def find_width(taper_db: float) -> float:
-    """Width sigma whose edge taper is `taper_db` (negative decibels)."""
+    """Find the width sigma (dish radii) whose edge taper is `taper_db` (negative decibels)."""
     return math.sqrt(-10 / (math.log(10) * taper_db))
 
 
@@ -31,7 +31,7 @@ class Gaussian(Illumination):
     """``amp exp(-form / (2 sigma**2))``, form = dx**2 + dy**2 + rho dx dy + diff (dx**2 - dy**2).
 
     Parameters are x0, y0, the centre in dish radii; amp, the peak amplitude; sigma, the width, the edge taper
-    being -4.343 / sigma**2 decibels; rho and diff, the ellipticity: the form stays a bell while
+    being -4.343 / sigma**2 decibels; rho and diff, the ellipticity: the form is positive definite for
     (rho/2)**2 + diff**2 < 1.
     """
 
@@ -66,5 +66,5 @@ class Gaussian(Illumination):
 
 
 def _form(dx, dy, rho, diff):
-    # r**2 directly: the square root of it has no gradient at the centre of the dish.
+    # No square root: r has no gradient at the centre of the dish.
     return dx * ((1 + diff) * dx + rho * dy) + (1 - diff) * dy * dy

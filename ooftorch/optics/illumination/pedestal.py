@@ -17,10 +17,10 @@ from ooftorch.optics.telescope import UsualIllumination
 
 __all__ = ["Pedestal"]
 
-# A power of zero has an infinite slope for exponents below one; this floor, far below any amplitude
-# that matters, keeps the gradient finite at and beyond the rim.
+# Lower limit of 1 - r**2: 0**q has an infinite derivative for q < 1. Far below any amplitude that matters, it
+# keeps the gradient finite at and beyond the rim.
 _FLOOR = 1e-24
-# Standard deviations of the priors on the taper, decibels, and on the exponent.
+# Standard deviations of the priors on the taper (decibels) and on the exponent q.
 _TAPER_PRIOR, _EXPONENT_PRIOR = 2.0, 0.25
 
 

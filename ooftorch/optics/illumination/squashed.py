@@ -22,7 +22,7 @@ _WIDTH_PRIOR = 0.1
 
 
 def find_width(taper_db: float) -> float:
-    """Width sigma whose edge taper is `taper_db` (negative decibels)."""
+    """Find the width sigma (dish radii) whose edge taper is `taper_db` (negative decibels)."""
     # Solve g (2 - g) = edge**2 for g = exp(-1 / sigma**2).
     g = 1 - math.sqrt(1 - (10 ** (taper_db / 20)) ** 2)
     return 1 / math.sqrt(-math.log(g))
@@ -47,7 +47,7 @@ class SquashedGaussian(Illumination):
 
     def amplitude(self, x: Tensor, y: Tensor, pitch: float, *, x0, y0, amp, sigma) -> Tensor:  # noqa: D102
         s = ((x - x0) ** 2 + (y - y0) ** 2) / sigma**2
-        # 1 - (1 - g)**2 = g (2 - g): written so, the square root never meets a zero.
+        # 1 - (1 - g)**2 = g (2 - g), g > 0: the argument of the square root is then never zero.
         return amp * torch.exp(-s / 2) * torch.sqrt(2 - torch.exp(-s))
 
     def log_derivatives(  # noqa: D102

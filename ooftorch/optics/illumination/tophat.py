@@ -13,10 +13,10 @@ __all__ = ["TopHat"]
 
 
 class TopHat(Illumination):
-    """Uniform disc, its edge graded over one pixel: a pixel cut by the edge counts by how far it lies inside.
+    """Uniform disc whose edge is a linear ramp one pixel wide.
 
-    Parameters are radius, of the disc in dish radii, and amp, the amplitude inside. The disc reaches beyond
-    the rim of the dish where the telescope names no cold stop.
+    Parameters are radius, of the disc in dish radii, and amp, the amplitude inside. For a telescope without a
+    cold stop the disc is larger than the dish.
     """
 
     name = "tophat"

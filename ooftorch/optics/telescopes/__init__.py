@@ -1,4 +1,4 @@
-"""The telescopes that the package knows, a TOML file each, and how such a file is read.
+"""The telescopes of the package, one TOML file each, and the reader of such files.
 
 A user's own telescope is a file of the same form.
 """
@@ -24,7 +24,7 @@ __all__ = ["load", "names"]
 
 
 class _Kind(NamedTuple):
-    """A sort of value: in words, and the test for it."""
+    """A kind of value: its description for messages, and the test for it."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -39,7 +39,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _one_of(words: Iterable[str]) -> _Kind:
+def _accept_words(words: Iterable[str]) -> _Kind:
     words = tuple(words)
     return _Kind("one of " + ", ".join(words), lambda v: v in words)
 
@@ -108,7 +108,7 @@ _TELESCOPE = {
 }
 _BLOCKAGE = {"inner_radius_m": _Key(_NOT_NEGATIVE), "legs": _Key(_TABLE), "holes": _Key(_TABLES)}
 _LEGS = {
-    "shape": _Key(_one_of(("plus", "x")), required=True),
+    "shape": _Key(_accept_words(("plus", "x")), required=True),
     "half_width_m": _Key(_WIDTHS, required=True),
     "radius_m": _Key(_RISING),
     "outer_radius_m": _Key(_POSITIVE),
@@ -125,7 +125,7 @@ _ALIASES = {"90gbt": "gbt90", "almanosec": "alma-nosec"}  # as the original soft
 
 def names() -> list[str]:
     """Return the names of the telescopes that come with the package, sorted."""
-    return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if f.name.endswith(".toml"))
+    return sorted(f.name.removesuffix(".toml") for f in _find_folder().iterdir() if f.name.endswith(".toml"))
 
 
 def load(name_or_path: str | Path) -> Telescope:
@@ -134,8 +134,8 @@ def load(name_or_path: str | Path) -> Telescope:
     Parameters
     ----------
     name_or_path : str or Path
-        A name the package knows, in any case (also "90GBT" and "ALMANoSec", as the original software has
-        them), or the path of a TOML file, ending in ".toml".
+        The name of a telescope of the package, in any case (also "90GBT" and "ALMANoSec", the names of the
+        original software), or the path of a TOML file, ending in ".toml".
 
     Returns
     -------
@@ -148,7 +148,7 @@ def load(name_or_path: str | Path) -> Telescope:
     """
     text = str(name_or_path)
     if text.endswith(".toml"):
-        return _read(Path(text), text)
+        return _read_file(Path(text), text)
     known = names()
     name = _ALIASES.get(text.lower(), text.lower())
     if name not in known:
@@ -157,14 +157,14 @@ def load(name_or_path: str | Path) -> Telescope:
         raise InputError(
             f"no telescope is named {text!r}; {hint}; `ooftorch telescopes` lists all, or give a .toml file"
         )
-    return _read(_folder() / f"{name}.toml", f"{name}.toml")
+    return _read_file(_find_folder() / f"{name}.toml", f"{name}.toml")
 
 
-def _folder() -> Traversable:
+def _find_folder() -> Traversable:
     return resources.files(__package__)
 
 
-def _read(file: Path | Traversable, shown: str) -> Telescope:
+def _read_file(file: Path | Traversable, shown: str) -> Telescope:
     try:
         with file.open("rb") as stream:
             spec = tomllib.load(stream)
@@ -172,10 +172,10 @@ def _read(file: Path | Traversable, shown: str) -> Telescope:
         raise InputError(f"cannot read {shown}: {error.strerror}; give a telescope's TOML file") from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise InputError(f"{shown} is not TOML: {error}") from None
-    return _telescope(spec, file.name.removesuffix(".toml"), shown)
+    return _build_telescope(spec, file.name.removesuffix(".toml"), shown)
 
 
-def _telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
+def _build_telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
     _check(spec, _TELESCOPE, file)
     radius = spec["radius_m"]
     return Telescope(
@@ -183,15 +183,15 @@ def _telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
         spec.get("description", ""),
         spec.get("source", ""),
         radius,
-        _optics(spec["optics"], radius, f"{file}: [optics]"),
-        _blockage(spec.get("blockage", {}), radius, file),
-        _illumination(spec.get("illumination"), f"{file}: [illumination]"),
+        _build_optics(spec["optics"], radius, f"{file}: [optics]"),
+        _build_blockage(spec.get("blockage", {}), radius, file),
+        _build_illumination(spec.get("illumination"), f"{file}: [illumination]"),
         spec.get("frequency_hz"),
         spec["good_surface_rms_um"] / 1e6 if "good_surface_rms_um" in spec else None,
     )
 
 
-def _optics(spec: dict[str, Any], radius: float, where: str) -> Optics:
+def _build_optics(spec: dict[str, Any], radius: float, where: str) -> Optics:
     _check_choice(spec, "type", _OPTICS, where)
     match spec["type"]:
         case "prime-focus":
@@ -212,7 +212,7 @@ def _optics(spec: dict[str, Any], radius: float, where: str) -> Optics:
             return Shaped(spec.get("focal_length_m"), radius, terms)
 
 
-def _blockage(spec: dict[str, Any], radius: float, file: str) -> Blockage:
+def _build_blockage(spec: dict[str, Any], radius: float, file: str) -> Blockage:
     where = f"{file}: [blockage]"
     _check(spec, _BLOCKAGE, where)
     inner = spec.get("inner_radius_m", 0.0)
@@ -222,11 +222,11 @@ def _blockage(spec: dict[str, Any], radius: float, file: str) -> Blockage:
     for hole in spec.get("holes", []):
         _check(hole, _HOLE, f"{file}: [[blockage.holes]]")
         holes.append(Hole(hole["x_m"], hole["y_m"], hole["radius_m"]))
-    legs = _legs(spec["legs"], radius, f"{file}: [blockage.legs]") if "legs" in spec else None
+    legs = _build_legs(spec["legs"], radius, f"{file}: [blockage.legs]") if "legs" in spec else None
     return Blockage(inner, legs, tuple(holes))
 
 
-def _legs(spec: dict[str, Any], radius: float, where: str) -> Legs:
+def _build_legs(spec: dict[str, Any], radius: float, where: str) -> Legs:
     _check(spec, _LEGS, where)
     widths, at = spec["half_width_m"], spec.get("radius_m", [0.0])
     if not isinstance(widths, list):
@@ -245,7 +245,7 @@ def _legs(spec: dict[str, Any], radius: float, where: str) -> Legs:
     return Legs(spec["shape"], tuple(at), tuple(widths), foot, shadow)
 
 
-def _illumination(spec: dict[str, Any] | None, where: str) -> UsualIllumination:
+def _build_illumination(spec: dict[str, Any] | None, where: str) -> UsualIllumination:
     if spec is None:
         return UsualIllumination()
     _check_choice(spec, "model", _ILLUMINATION, where)
@@ -253,15 +253,15 @@ def _illumination(spec: dict[str, Any] | None, where: str) -> UsualIllumination:
 
 
 def _check_choice(spec: dict[str, Any], key: str, choices: Mapping[str, dict[str, _Key]], where: str) -> None:
-    """Check a table in which one key decides about the others."""
-    choice = {key: _Key(_one_of(choices), required=True)}
+    """Check a table in which the value of one key determines which other keys are allowed."""
+    choice = {key: _Key(_accept_words(choices), required=True)}
     any_of = {k: v._replace(required=False) for keys in choices.values() for k, v in keys.items()}
     _check(spec, any_of | choice, where)
     _check(spec, choices[spec[key]] | choice, f"{where} with {key} = {spec[key]!r}")
 
 
 def _check(spec: dict[str, Any], keys: Mapping[str, _Key], where: str) -> None:
-    """Refuse a table with a key that is not known, one that is missing, or a value of the wrong kind."""
+    """Raise InputError for a table with an unknown or a missing key, or a value of the wrong kind."""
     for key in spec:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)

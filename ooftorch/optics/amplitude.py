@@ -1,0 +1,75 @@
+"""Amplitude of the aperture field: the illumination times the open fraction of each pixel."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ooftorch.device import OO
+from ooftorch.optics.effect import Effect, Gradients
+from ooftorch.optics.illumination.base import LogDerivatives
+from ooftorch.optics.instrument import Instrument
+from ooftorch.optics.parameters import Layout, Parameter
+from ooftorch.optics.pixels import Pixels
+
+if TYPE_CHECKING:
+    from ooftorch.optics.prediction import Prediction
+
+__all__ = ["ApertureAmplitude"]
+
+
+class ApertureAmplitude(Effect):
+    """Aperture amplitude, with the parameters of the illumination model.
+
+    Parameters
+    ----------
+    instrument : Instrument
+    layout : Layout
+    pixels : Pixels
+    oo : OO
+        Device and precision.
+
+    Attributes
+    ----------
+    coverage : Tensor, (n_pixels,)
+        Open fraction of each pixel.
+    """
+
+    def __init__(self, instrument: Instrument, layout: Layout, pixels: Pixels, oo: OO) -> None:
+        super().__init__(instrument, layout)
+        radius = instrument.telescope.radius
+        self._illumination = instrument.illumination
+        self._pitch = pixels.pitch / radius
+        self._x, self._y = oo(pixels.x / radius), oo(pixels.y / radius)
+        self.coverage = oo(pixels.coverage)
+
+    @classmethod
+    def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
+        telescope = instrument.telescope
+        return instrument.illumination.declare(telescope.illumination, telescope.radius)
+
+    def evaluate(self, values: Tensor) -> Tensor:
+        """Amplitude (..., n_pixels), blockage included, at the values (..., n_parameters)."""
+        named = self._name_values(values)
+        return self.coverage * self._illumination.amplitude(self._x, self._y, self._pitch, **named)
+
+    def _name_values(self, values: Tensor) -> dict[str, Tensor]:
+        return {p.name: values[..., i, None] for i, p in enumerate(self.parameters)}
+
+    def _log_derivatives(self, prediction: "Prediction") -> LogDerivatives:
+        named = self._name_values(prediction.values[..., self.span])
+        return self._illumination.log_derivatives(self._x, self._y, self._pitch, **named)
+
+    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+        derivatives = self._log_derivatives(prediction)
+        gradient = torch.zeros_like(prediction.values[..., self.span])
+        for i, p in enumerate(self.parameters):
+            if p.free:
+                gradient[..., i] = torch.linalg.vecdot(gradients.log_amplitude, derivatives[p.name]())
+        return gradient
+
+    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        derivatives = self._log_derivatives(prediction)
+        for i, row in rows.items():
+            out[..., row, :] = prediction.propagate_log_amplitude(derivatives[self.parameters[i].name]())
