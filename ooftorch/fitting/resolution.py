@@ -152,12 +152,12 @@ def _select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: 
     """
     chosen = inside
     if cell > 0:
-        places = np.stack([m.x, m.y])[:, chosen] / cell
-        cells = np.round(places)
+        positions = np.stack([m.x, m.y])[:, chosen] / cell
+        cells = np.round(positions)
         # The sample nearest to the centre of its cell; among equals the one nearest to the axes. A mirrored
         # map then gives the mirrored samples and a regular map a regular one, in any order of the samples.
-        off = np.round(1e6 * np.abs(places - cells)).sum(0)
-        x, y = np.round(1e6 * np.abs(places))
+        off = np.round(1e6 * np.abs(positions - cells)).sum(0)
+        x, y = np.round(1e6 * np.abs(positions))
         best_first = np.lexsort((y, x, off, ~valid[chosen]))
         columns, rows = (cells - cells.min(1, keepdims=True)).astype(int)
         numbers = rows * (columns.max() + 1) + columns

@@ -41,8 +41,8 @@ def filter_median(m: BeamMap, values: Array) -> Array:
     Removes single glitches, which can be brighter than a defocused beam. Zero for samples that are not valid.
     """
     valid = m.valid
-    places = np.stack([m.x[valid], m.y[valid]], 1)
-    _, nearest = scipy.spatial.KDTree(places).query(places, k=5)
+    positions = np.stack([m.x[valid], m.y[valid]], 1)
+    _, nearest = scipy.spatial.KDTree(positions).query(positions, k=5)
     found = np.zeros(values.shape)
     found[valid] = np.median(values[valid][nearest], axis=1)
     return found

@@ -207,20 +207,20 @@ class _Axis(NamedTuple):
     cdelt: float
 
 
-def _find_axis(places: NDArray) -> _Axis | None:
+def _find_axis(positions: NDArray) -> _Axis | None:
     """Find the regular axis on which all positions lie; None if there is none."""
-    ordered = np.unique(places)
+    ordered = np.unique(positions)
     if ordered.size < 2 or not np.isfinite(ordered).all():
         return None
     first, last = ordered[0], ordered[-1]
     step = np.diff(ordered).max()  # much smaller differences are rounding errors
     n = round((last - first) / step) + 1
     step = (last - first) / (n - 1)
-    pixel = np.rint((places - first) / step).astype(int)
+    pixel = np.rint((positions - first) / step).astype(int)
 
     def off(choice: tuple[float, float, float]) -> float:
         crpix, crval, cdelt = choice
-        return float(np.max(np.abs(crval + cdelt * (pixel + 1 - crpix) - places)))
+        return float(np.max(np.abs(crval + cdelt * (pixel + 1 - crpix) - positions)))
 
     # For a symmetric grid the position next to the centre gives the step without rounding error.
     beside = np.min(ordered, where=ordered > 0, initial=2 * step)

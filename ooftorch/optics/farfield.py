@@ -244,10 +244,10 @@ def _find_period(
     pitch, step = (float(a[-1] - a[0]) / (a.size - 1) for a in (pixels, directions))
     if pitch <= 0:
         return None
-    places = np.arange(directions.size)
+    numbers = np.arange(directions.size)
     period = round(wavelength / (pitch * step))
     exact = wavelength / (pitch * max(period, 1))
-    even = np.abs(directions - directions[0] - places * exact).max() <= resolution
+    even = np.abs(directions - directions[0] - numbers * exact).max() <= resolution
     first = round(pixels[0] / pitch)
     at_zero = np.abs(pixels - (first + np.arange(pixels.size)) * pitch).max() <= 1e-12 * np.abs(pixels).max()
     enough = period >= max(pixels.size, directions.size) and -pixels.size < first <= 0

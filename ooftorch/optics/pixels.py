@@ -53,9 +53,9 @@ class Pixels:
         self.axis = np.arange(-edge, edge + 1) * self.pitch
         x, y = np.meshgrid(self.axis, self.axis)
         coverage = telescope.coverage(x, y, self.pitch)
-        lit = coverage > 0
-        self.index = np.flatnonzero(lit)
-        self.x, self.y, self.coverage = x[lit], y[lit], coverage[lit]
+        is_open = coverage > 0
+        self.index = np.flatnonzero(is_open)
+        self.x, self.y, self.coverage = x[is_open], y[is_open], coverage[is_open]
 
     def fill_square(self, values: Array, outside: float) -> Array:
         """Put values of the open pixels (n_pixels,) into a square (side, side), [y, x]; else `outside`."""

@@ -145,8 +145,8 @@ class Simulator:
             raise InputError(f"a peak of {peak}; expected a positive number")
         self.peak = peak
         self.scan = self._choose_scan(reach, step)
-        places = [(self.scan.x, self.scan.y)]
-        least = choose_raster(telescope, self.wavelength, receiver, places, oversample, _PIXELS)
+        directions = [(self.scan.x, self.scan.y)]
+        least = choose_raster(telescope, self.wavelength, receiver, directions, oversample, _PIXELS)
         self._n, self._oversample = least if n is None else n, oversample
         self._last_model: tuple[list[MapGeometry], BeamModel] | None = None
 
@@ -221,7 +221,7 @@ class Simulator:
             # Where the true pointing is farther out than the recorded one, the beam appears nearer in.
             true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
             true[f"dy_{i}"] -= float((y[i] - scan.y).mean())
-        lit_as_usual = self.illumination.name == self.telescope.illumination.model
+        usual_illumination = self.illumination.name == self.telescope.illumination.model
         observation = Observation(
             maps=tuple(
                 BeamMap(
@@ -237,7 +237,7 @@ class Simulator:
             wavelength=self.wavelength,
             telescope=self._name,
             receiver=self.receiver,
-            illumination=None if lit_as_usual else self.illumination.name,
+            illumination=None if usual_illumination else self.illumination.name,
             object="simulated",
             format="simulated",
             notes=(
@@ -345,8 +345,8 @@ class Simulator:
         radius = self.telescope.radius
         axis = radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
-        lit = self.telescope.open_at(x, y)
-        x, y = x[lit], y[lit]
+        is_open = self.telescope.open_at(x, y)
+        x, y = x[is_open], y[is_open]
         points = (torch.as_tensor(a / radius) for a in (x, y))
         named = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
         illumination = model.instrument.illumination
@@ -355,8 +355,8 @@ class Simulator:
         true = np.array([values[name] for name in basis.names]) @ basis.evaluate(x / radius, y / radius)
         if self.shapes:
             true = true + self._sum_shapes(x, y)
-        phase = np.full(lit.shape, np.nan)
-        phase[lit] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
+        phase = np.full(is_open.shape, np.nan)
+        phase[is_open] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
         return Truth(parameters, axis, phase, radius)
 
 

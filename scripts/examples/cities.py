@@ -5,8 +5,8 @@
 The distances are great circles on a sphere of 6371 km. A plane cannot have them all, for a sphere does not
 lie flat, but it comes near. What is minimised, the squared errors of squared distances, is smooth everywhere,
 and BFGS finds its minimum from a random start in some forty evaluations; gradient descent takes several times
-as many, and only with a step that suits. Where the middle of the map is, how it is turned, and which side of
-it is up, no distance says.
+as many, and only with a step that suits. The distances do not determine position, rotation and
+reflection of the map.
 """
 
 import sys
@@ -172,7 +172,7 @@ def picture(results: dict) -> Figure:
 
 
 def main(path: str | None = None) -> None:
-    """Place the cities, and say how well that can be done at all."""
+    """Place the cities, and print how well that is possible."""
     results = descents(random_start(0))
     print(f"{N} cities, {len(TARGET)} distances from {KM[PAIRS].min():.0f} to {KM.max():.0f} km")
     for name, r in results.items():

@@ -4,7 +4,8 @@
 
 `ScipyOptimizer.step` runs the whole minimisation. The module is torch's usual one, in single precision; the
 optimiser, which has the module, calls it with parameters in double precision, so that the end is sharp, and
-writes back what it found. Iteratively reweighted least squares, in NumPy alone, says where the end is.
+writes back what it found. Iteratively reweighted least squares, in NumPy alone, gives the minimum to compare
+with.
 """
 
 import sys

@@ -4,10 +4,10 @@
 
 The function is the package's own: the negative log-posterior of Zernike coefficients up to order 5, taper,
 gains and offsets, given maps in and out of focus. Written in torch, it serves any method as it is. The
-parameters are of very different weight and tied to each other: BFGS has to learn that, trust-ncg asks the
-Hessian, and "metric-bfgs", which `ooftorch.fit` uses, is told at the start what the posterior knows of its
-curvature. Methods that remember little, CG and L-BFGS-B, need the most evaluations. From a perfect dish all
-find the one minimum, the surface being no worse than 0.5 rad.
+problem is badly scaled and its parameters are correlated: BFGS builds up the curvature from gradients,
+trust-ncg uses the Hessian, and "metric-bfgs", which `ooftorch.fit` uses, starts with the metric of the
+posterior. Methods with little memory, CG and L-BFGS-B, need the most evaluations. From a perfect dish all
+find the same minimum, for a surface of 0.5 rad rms.
 """
 
 import sys
