@@ -281,25 +281,6 @@ def beam(
     return power
 
 
-def beam_fft(field: np.ndarray) -> np.ndarray:
-    """The power of a single beam by FFT, on the sky grid of the FFT.
-
-    Pixel [i, j] has the direction DX = (j - n / 2) s, DY = (i - n / 2) s, with s = wavelength / (n pitch).
-
-    Parameters
-    ----------
-    field : (n, n) complex array
-        From `aperture`; n even.
-
-    Returns
-    -------
-    (n, n) array
-        Power, normalised as in `beam`.
-    """
-    i, j = np.indices(field.shape)
-    return np.abs(np.fft.fft2(field * (-1.0) ** (i + j))) ** 2 / np.sum(np.abs(field)) ** 2
-
-
 def gaussian_nll(model: np.ndarray, data: np.ndarray, sigma: np.ndarray | float) -> float:
     """Negative log-likelihood of independent Gaussian errors of standard deviation sigma."""
     return float(np.sum(0.5 * ((data - model) / sigma) ** 2 + np.log(sigma) + 0.5 * math.log(2 * math.pi)))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ooftorch.errors import InputError
 from ooftorch.fitting.samples import Samples
+from ooftorch.optics.parameters import Parameter
 
 __all__ = ["NOISE_MODELS", "IndependentNoise", "NoiseModel", "Whitening", "choose"]
 
@@ -75,6 +76,23 @@ class NoiseModel(ABC):
         samples : Samples
             With a first dimension that counts observations, or of one observation.
         """
+
+    def declare_scale(self, errors_known: bool, robust: bool, peak: float) -> Parameter:
+        """Declare the parameter `noise`: a factor on the file's errors, or, without them, in data units.
+
+        Parameters
+        ----------
+        errors_known : bool
+            Whether the observation has standard errors. The scale is then held at 1, except for a robust
+            likelihood: its scale is not a standard deviation, so it is always fitted.
+        robust : bool
+            Whether the likelihood is robust.
+        peak : float
+            Largest power above the baseline, data units.
+        """
+        if errors_known:
+            return Parameter("noise", "errors", 1.0, free=robust, log=True)
+        return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
 
 
 class IndependentNoise(NoiseModel):

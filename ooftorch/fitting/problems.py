@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ooftorch.fitting.orders import evaluate
+from ooftorch.fitting.evaluation import evaluate
 from ooftorch.fitting.results import build_result
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.observation import Observation

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from ooftorch.fitting.orders import Fitted
+from ooftorch.fitting.evaluation import Fitted
 from ooftorch.fitting.samples import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane

@@ -17,7 +17,6 @@ from ooftorch.fitting.resolution import Resolutions, build_resolutions
 from ooftorch.fitting.samples import collect_samples, describe_errors, find_directions, has_errors
 from ooftorch.fitting.start import (
     choose_start,
-    declare_noise,
     estimate_peak_and_baselines,
     predict_perfect_beams,
 )
@@ -123,7 +122,7 @@ def set_up(
     oo = OO(options.device)
 
     instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
-    layout = declare_layout(instrument).with_added(declare_noise(errors_known, likelihood, peak))
+    layout = declare_layout(instrument).with_added(noise.declare_scale(errors_known, likelihood.robust, peak))
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]

@@ -8,31 +8,17 @@ import scipy.spatial
 import torch
 from numpy.typing import NDArray
 
-from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.model import BeamModel
-from ooftorch.optics.parameters import Parameter
 
 __all__ = [
     "choose_start",
-    "declare_noise",
     "estimate_peak_and_baselines",
     "filter_median",
     "predict_perfect_beams",
 ]
 
 Array = NDArray[np.float64]
-
-
-def declare_noise(errors_known: bool, likelihood: Likelihood, peak: float) -> Parameter:
-    """Declare the scale of the noise: a factor on the errors of the file, or, without errors, in data units.
-
-    With standard errors in the file it is held at 1, except for a robust likelihood: its scale is not a
-    standard deviation, so it is always fitted.
-    """
-    if errors_known:
-        return Parameter("noise", "errors", 1.0, free=likelihood.robust, log=True)
-    return Parameter("noise", "data", 0.1 * peak, peak, free=True, log=True)
 
 
 def filter_median(m: BeamMap, values: Array) -> Array:
@@ -68,7 +54,7 @@ def predict_perfect_beams(model: BeamModel) -> list[Array]:
     perfect = model.coordinates.new_tensor(model.layout.coordinates(offsets))
     with torch.no_grad():
         beams = model.split(model(perfect).cpu().numpy())
-    return [beam / model.gains.parameters[0].start for beam in beams]
+    return [beam / gain.start for beam, gain in zip(beams, model.gains.parameters, strict=True)]
 
 
 def choose_start(

@@ -21,6 +21,7 @@ __all__ = [
     "UNKNOWN_ELEVATION",
     "copy_native",
     "escape",
+    "find_tables",
     "is_fits",
     "list_columns",
     "make_aperture_axis",
@@ -271,6 +272,11 @@ def read_focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[lis
 def list_columns(hdu: Any) -> list[str]:
     """List the upper-case names of the columns of a table; empty for an image."""
     return [name.upper() for name in hdu.columns.names] if hasattr(hdu, "columns") else []
+
+
+def find_tables(columns: Sequence[str], hdus: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Tables with at least one of the columns, as (number in the file, HDU)."""
+    return [(number, hdu) for number, hdu in enumerate(hdus) if set(columns) & set(list_columns(hdu))]
 
 
 def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], path: Path) -> None:

@@ -48,7 +48,7 @@ def find_image_hdus(hdus: Sequence[Any]) -> list[tuple[int, Any]]:
     ]
 
 
-def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
+def read_images(path: Path, primary: fits.Header, images: Sequence[tuple[int, Any]]) -> Observation:
     """Read an observation from the image HDUs that have DZ.
 
     Frequency (FREQ, RESTFRQ or WAVEL) and telescope (TELESC or TELESCOP) are taken from the primary header,
@@ -60,7 +60,8 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
     Parameters
     ----------
     path : Path
-    hdus : sequence of astropy HDU, the whole file.
+    primary : astropy header of the primary HDU.
+    images : sequence of (number in the file, image HDU), in any order of focus.
 
     Returns
     -------
@@ -72,7 +73,6 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
         If no image has DZ; the frequency is missing or not positive; SKY has another value; or the axes are
         not linear offsets (see `read_image`).
     """
-    images = find_image_hdus(hdus)
     with_dz = [(number, hdu) for number, hdu in images if "DZ" in hdu.header]
     notes = [f"HDU {number}: image without DZ, left out" for number, hdu in images if "DZ" not in hdu.header]
     if not with_dz:
@@ -80,7 +80,7 @@ def read_images(path: Path, hdus: Sequence[Any]) -> Observation:
             f"{path}: no DZ in any of its {len(images)} images; add the focus offset in metres to each header"
         )
     offsets, scaled = read_focus_offsets(with_dz, path)
-    headers = [hdus[0].header, *(hdu.header for _, hdu in with_dz)]
+    headers = [primary, *(hdu.header for _, hdu in with_dz)]
     wavel = read_wavelength(headers, path)
     if wavel is None:
         raise InputError(f"{path}: no FREQ, RESTFRQ or WAVEL in its headers; add FREQ in Hz")

@@ -6,22 +6,49 @@ written, with the truth of a simulation in extra HDUs.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from astropy.io import fits
 
 from ooftorch.errors import InputError
 from ooftorch.files import whole_file
 from ooftorch.io import image, oof, pyoof
-from ooftorch.io.fits_tools import is_fits, list_columns, open_fits
+from ooftorch.io.fits_tools import find_tables, is_fits, list_columns, open_fits
 from ooftorch.io.toml import read_toml
 from ooftorch.io.truth_hdus import format_truth, make_truth_hdus, read_truth
 from ooftorch.observation import Observation
 
 __all__ = ["read", "write"]
 
+
+class _FitsFormat(NamedTuple):
+    """A FITS format of observations.
+
+    Attributes
+    ----------
+    content : what a file of this format contains, for messages.
+    find : function from all HDUs to the (number, HDU) of the maps; none if the file is of another format.
+    read : function from path, primary header and what was found to the observation.
+    """
+
+    content: str
+    find: Callable[[Sequence[Any]], list[tuple[int, Any]]]
+    read: Callable[[Path, fits.Header, Sequence[tuple[int, Any]]], Observation]
+
+
+# In the order in which they are tried. One column is enough to recognise a table; the reader raises an error
+# for missing ones.
+_FITS_FORMATS = (
+    _FitsFormat(f"tables with {', '.join(oof.COLUMNS)}", partial(find_tables, oof.COLUMNS), oof.read_oof),
+    _FitsFormat(
+        f"tables with {', '.join(pyoof.COLUMNS)}", partial(find_tables, pyoof.COLUMNS), pyoof.read_pyoof
+    ),
+    _FitsFormat("images with DZ", image.find_image_hdus, image.read_images),
+)
 # Function from an observation to the HDUs of a file, by layout.
 _WRITERS = {"oof": oof.make_oof_hdus, "pyoof": pyoof.make_pyoof_hdus, "image": image.make_image_hdus}
 
@@ -102,16 +129,16 @@ def _read_maps(path: Path, hdus: list[Any]) -> Observation:
         raise InputError(
             f"{path} is the result of a fit; give the beam maps, or draw it with `ooftorch plot`"
         )
-    named = [(number, hdu, set(list_columns(hdu))) for number, hdu in enumerate(hdus)]
-    for layout, reader in ((oof.COLUMNS, oof.read_oof), (pyoof.COLUMNS, pyoof.read_pyoof)):
-        # One column is enough to recognise the layout; the reader raises an error for missing ones.
-        tables = [(number, hdu) for number, hdu, names in named if names.intersection(layout)]
-        if tables:
-            return reader(path, hdus[0].header, tables)
-    if image.find_image_hdus(hdus):
-        return image.read_images(path, hdus)
-    columns = [f"HDU {number}: {', '.join(sorted(names))}" for number, _, names in named if names]
+    for known in _FITS_FORMATS:
+        if found := known.find(hdus):
+            return known.read(path, hdus[0].header, found)
+    columns = [
+        f"HDU {number}: {', '.join(sorted(names))}"
+        for number, names in enumerate(map(list_columns, hdus))
+        if names
+    ]
+    *others, last = (known.content for known in _FITS_FORMATS)
     raise InputError(
-        f"{path}: no beam maps ({'; '.join(columns) or 'no tables and no images'}); expected tables with "
-        f"{', '.join(oof.COLUMNS)}, tables with {', '.join(pyoof.COLUMNS)}, or images with DZ"
+        f"{path}: no beam maps ({'; '.join(columns) or 'no tables and no images'}); expected "
+        f"{', '.join(others)}, or {last}"
     )

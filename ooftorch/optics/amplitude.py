@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ooftorch.device import OO
-from ooftorch.optics.effect import Effect, Gradients
+from ooftorch.optics.effect import Context, Effect, Gradients
 from ooftorch.optics.illumination.base import LogDerivatives
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Layout, Parameter
-from ooftorch.optics.pixels import Pixels
+from ooftorch.optics.parameters import Parameter
 
 if TYPE_CHECKING:
     from ooftorch.optics.prediction import Prediction
@@ -24,11 +22,7 @@ class ApertureAmplitude(Effect):
 
     Parameters
     ----------
-    instrument : Instrument
-    layout : Layout
-    pixels : Pixels
-    oo : OO
-        Device and precision.
+    context : Context
 
     Attributes
     ----------
@@ -36,10 +30,11 @@ class ApertureAmplitude(Effect):
         Open fraction of each pixel.
     """
 
-    def __init__(self, instrument: Instrument, layout: Layout, pixels: Pixels, oo: OO) -> None:
-        super().__init__(instrument, layout)
-        radius = instrument.telescope.radius
-        self._illumination = instrument.illumination
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        pixels, oo = context.pixels, context.oo
+        radius = context.instrument.telescope.radius
+        self._illumination = context.instrument.illumination
         self._pitch = pixels.pitch / radius
         self._x, self._y = oo(pixels.x / radius), oo(pixels.y / radius)
         self.coverage = oo(pixels.coverage)

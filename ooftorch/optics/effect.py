@@ -8,16 +8,19 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ooftorch.device import Movable
+from ooftorch.device import OO, Movable
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Layout, Parameter
+from ooftorch.optics.pixels import Pixels, Shape
 
 if TYPE_CHECKING:
     from ooftorch.optics.prediction import Prediction
 
-__all__ = ["Effect", "Gradients"]
+__all__ = ["Context", "Effect", "Gradients"]
 
 
 class Gradients(NamedTuple):
@@ -44,14 +47,37 @@ class Gradients(NamedTuple):
     gain: Tensor
 
 
+class Context(NamedTuple):
+    """What the effects of a model are made from.
+
+    Attributes
+    ----------
+    instrument : Instrument
+    layout : Layout
+        Contains the declared parameters of every effect, one after the other.
+    pixels : Pixels
+    dz : ndarray, (n_maps,)
+        Nominal focus offsets, metres.
+    shape : callable or None
+        Fixed phase (rad) added to that of the basis, a function of x, y (m).
+    oo : OO
+        Device and precision.
+    """
+
+    instrument: Instrument
+    layout: Layout
+    pixels: Pixels
+    dz: NDArray[np.float64]
+    shape: Shape | None
+    oo: OO
+
+
 class Effect(Movable):
     """One part of the forward model: its parameters, their effect, and the derivatives of that effect.
 
     Parameters
     ----------
-    instrument : Instrument
-    layout : Layout
-        Must contain the declared parameters, one after the other.
+    context : Context
 
     Attributes
     ----------
@@ -63,9 +89,9 @@ class Effect(Movable):
         Whether any of its parameters is free.
     """
 
-    def __init__(self, instrument: Instrument, layout: Layout) -> None:
-        self.span = layout.span(self.declare(instrument))
-        self.parameters = layout.parameters[self.span]
+    def __init__(self, context: Context) -> None:
+        self.span = context.layout.span(self.declare(context.instrument))
+        self.parameters = context.layout.parameters[self.span]
         self.free = any(p.free for p in self.parameters)
 
     @classmethod

@@ -11,6 +11,7 @@ dimension of two (real, imaginary); leading dimensions are a batch.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,6 +83,9 @@ class DirectTransform(Movable):
         The method in use.
     costs : dict
         Cost of each possible method: see `estimate_costs`.
+    shape : (ny, nx)
+    n : int
+        Number of directions.
     """
 
     def __init__(
@@ -105,83 +109,127 @@ class DirectTransform(Movable):
         periods = [_find_period(p, q, wavelength, resolution) for p, q in ((ay, grid_v), (ax, grid_u))]
         self.costs = estimate_costs(ny, nx, nv, nu, n, periods)
         self.way = min(self.costs, key=self.costs.__getitem__)
-        self.shape = (ny, nx)
-        self.n = n
-        self._grid = (nv, nu)
-        right_first, left_first = _count_products(ny, nx, nv, nu)
-        self._left_first = left_first < right_first
+        self.shape, self.n = (ny, nx), n
 
         def kernel(a: np.ndarray, b: np.ndarray) -> Tensor:
             phase = torch.as_tensor(-k * np.outer(a, b), dtype=like.dtype, device=like.device)
             return torch.polar(torch.ones_like(phase), phase)
 
         if self.way == "scattered":
-            self._ex = kernel(ax, u)  # (nx, n)
-            self._ey = kernel(ay, v)  # (ny, n)
-        elif self.way == "matrix":
-            self._ex = kernel(ax, grid_u)  # (nx, nu)
-            self._ey = kernel(grid_v, ay)  # (nv, ny)
-        else:
-            # The first direction of an FFT is zero; a linear phase over the pixels moves it to the map's.
-            self._ex = kernel(ax, grid_u[:1])[:, 0]  # (nx,)
-            self._ey = kernel(ay, grid_v[:1])  # (ny, 1)
-            self._periods = [p for p in periods if p is not None]
-            self._before_zero = [int(np.argmin(np.abs(a))) for a in (ay, ax)]
+            self._sum: _Sum = _ScatteredSum(kernel(ax, u), kernel(ay, v))
+            return
         index = iv * nu + iu
         whole = n == nu * nv and np.array_equal(index, np.arange(n))
-        self._index = None if whole or self.way == "scattered" else torch.as_tensor(index, device=like.device)
-
-    @property
-    def on_grid(self) -> bool:
-        """Whether the method in use treats the directions as a grid."""
-        return self.way != "scattered"
+        chosen = None if whole else torch.as_tensor(index, device=like.device)
+        if self.way == "matrix":
+            grid: _GridSum = _MatrixSum(kernel(ax, grid_u), kernel(grid_v, ay))
+        else:
+            # The first direction of an FFT is zero; a linear phase over the pixels moves it to the map's.
+            shift = kernel(ay, grid_v[:1]) * kernel(ax, grid_u[:1])[:, 0]
+            origin = [int(np.argmin(np.abs(a))) for a in (ay, ax)]
+            grid = _FftSum(shift, [p for p in periods if p is not None], origin, (nv, nu))
+        self._sum = _ChosenSum(grid, chosen, (nv, nu))
 
     def __call__(self, field: Tensor) -> Tensor:
         """Far field (..., n, 2) of the aperture field (..., ny, nx, 2)."""
-        e = torch.view_as_complex(field)
-        if self.way == "scattered":
-            f = ((e @ self._ex) * self._ey).sum(-2)
-        else:
-            f = _multiply(self._ey, e, self._ex, self._left_first) if self.way == "matrix" else self._fft(e)
-            f = f.flatten(-2)
-            f = f if self._index is None else f[..., self._index]
-        return torch.view_as_real(f)
+        return torch.view_as_real(self._sum.forward(torch.view_as_complex(field)))
 
     def adjoint(self, samples: Tensor) -> Tensor:
         """Adjoint operator: samples (..., n, 2) to an aperture field (..., ny, nx, 2)."""
-        f = torch.view_as_complex(samples)
-        if self.way == "scattered":
-            return torch.view_as_real((self._ey.conj() * f.unsqueeze(-2)) @ self._ex.mH)
-        nv, nu = self._grid
+        return torch.view_as_real(self._sum.adjoint(torch.view_as_complex(samples)))
+
+
+class _Sum(Movable, ABC):
+    """The far-field sum by one method: complex field (..., ny, nx) to complex far field."""
+
+    @abstractmethod
+    def forward(self, e: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def adjoint(self, f: Tensor) -> Tensor: ...
+
+
+class _ScatteredSum(_Sum):
+    """Any directions; kernels (nx, n) and (ny, n)."""
+
+    def __init__(self, kernel_x: Tensor, kernel_y: Tensor) -> None:
+        self._x, self._y = kernel_x, kernel_y
+
+    def forward(self, e: Tensor) -> Tensor:
+        return ((e @ self._x) * self._y).sum(-2)
+
+    def adjoint(self, f: Tensor) -> Tensor:
+        return (self._y.conj() * f.unsqueeze(-2)) @ self._x.mH
+
+
+class _GridSum(_Sum):
+    """Directions on a grid: far field (..., nv, nu)."""
+
+
+class _ChosenSum(_Sum):
+    """Some directions of a grid, or all where `index` is None, one after the other (..., n)."""
+
+    def __init__(self, grid: _GridSum, index: Tensor | None, shape: tuple[int, int]) -> None:
+        self._grid, self._index, self._shape = grid, index, shape
+
+    def forward(self, e: Tensor) -> Tensor:
+        f = self._grid.forward(e).flatten(-2)
+        return f if self._index is None else f[..., self._index]
+
+    def adjoint(self, f: Tensor) -> Tensor:
+        nv, nu = self._shape
         if self._index is not None:
             f = f.new_zeros((*f.shape[:-1], nv * nu)).index_add(-1, self._index, f)
-        f = f.unflatten(-1, (nv, nu))
-        if self.way == "matrix":
-            # The order of the products that is cheaper forwards is the other way round in the adjoint.
-            e = _multiply(self._ey.mH, f, self._ex.mH, not self._left_first)
-        else:
-            e = self._fft_adjoint(f)
-        return torch.view_as_real(e)
+        return self._grid.adjoint(f.unflatten(-1, (nv, nu)))
 
-    def _fft(self, e: Tensor) -> Tensor:
-        # Along y only for the columns with pixels, along x only for the rows with directions. Always along
-        # the last dimension: an FFT with strided access takes several times as long.
-        nv, nu = self._grid
-        my, mx = self._periods
-        turned = (e * self._ex * self._ey).mT
-        rows = torch.fft.fft(_wrap(turned, my, self._before_zero[0]))[..., :nv].mT
-        return torch.fft.fft(_wrap(rows, mx, self._before_zero[1]))[..., :nu]
 
-    def _fft_adjoint(self, f: Tensor) -> Tensor:
-        my, mx = self._periods
-        ny, nx = self.shape
-        rows = _unwrap(torch.fft.ifft(f, n=mx, norm="forward"), nx, self._before_zero[1])
-        turned = _unwrap(torch.fft.ifft(rows.mT, n=my, norm="forward"), ny, self._before_zero[0])
-        return turned.mT * (self._ex * self._ey).conj()
+class _MatrixSum(_GridSum):
+    """Two matrix products; kernels (nx, nu) and (nv, ny)."""
 
-    def nbytes(self) -> int:
-        """Memory the operator holds, bytes."""
-        return sum(t.nbytes for t in (self._ex, self._ey, self._index) if t is not None)
+    def __init__(self, kernel_x: Tensor, kernel_y: Tensor) -> None:
+        self._x, self._y = kernel_x, kernel_y
+        (nx, nu), (nv, ny) = kernel_x.shape, kernel_y.shape
+        right_first, left_first = _count_products(ny, nx, nv, nu)
+        self._left_first = left_first < right_first
+
+    def forward(self, e: Tensor) -> Tensor:
+        return _multiply(self._y, e, self._x, self._left_first)
+
+    def adjoint(self, f: Tensor) -> Tensor:
+        # The order of the products that is cheaper forwards is the other way round in the adjoint.
+        return _multiply(self._y.mH, f, self._x.mH, not self._left_first)
+
+
+class _FftSum(_GridSum):
+    """Pruned FFTs: along y only for the columns with pixels, along x only for the rows with directions.
+
+    Always along the last dimension: an FFT with strided access takes several times as long.
+
+    Parameters
+    ----------
+    shift : Tensor, (ny, nx)
+        Linear phase that moves the first direction of the grid to that of an FFT.
+    periods : lengths of the FFTs along y and x.
+    origin : numbers of the pixels at the origin along y and x.
+    shape : (nv, nu)
+    """
+
+    def __init__(
+        self, shift: Tensor, periods: Sequence[int], origin: Sequence[int], shape: tuple[int, int]
+    ) -> None:
+        self._shift, self._periods, self._origin, self._shape = shift, tuple(periods), tuple(origin), shape
+
+    def forward(self, e: Tensor) -> Tensor:
+        (nv, nu), (my, mx) = self._shape, self._periods
+        turned = (e * self._shift).mT
+        rows = torch.fft.fft(_wrap(turned, my, self._origin[0]))[..., :nv].mT
+        return torch.fft.fft(_wrap(rows, mx, self._origin[1]))[..., :nu]
+
+    def adjoint(self, f: Tensor) -> Tensor:
+        (ny, nx), (my, mx) = self._shift.shape, self._periods
+        rows = _unwrap(torch.fft.ifft(f, n=mx, norm="forward"), nx, self._origin[1])
+        turned = _unwrap(torch.fft.ifft(rows.mT, n=my, norm="forward"), ny, self._origin[0])
+        return turned.mT * self._shift.conj()
 
 
 def _wrap(e: Tensor, period: int, before: int) -> Tensor:

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ooftorch.device import OO
-from ooftorch.optics.effect import Effect, Gradients
+from ooftorch.optics.effect import Context, Effect, Gradients
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Layout, Parameter, declare_per_map
+from ooftorch.optics.parameters import Parameter, declare_per_map
 from ooftorch.optics.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -35,20 +34,18 @@ class MapPhase(Effect):
 
     Parameters
     ----------
-    instrument : Instrument
-    layout : Layout
-    rows : slice
-        The rows of `BeamModel.screens` that belong to this effect.
-    dz : ndarray, (n_maps,)
-        Nominal focus offsets, metres.
-    oo : OO
-        Device and precision.
+    context : Context
+
+    Attributes
+    ----------
+    screens : Tensor, (k, n_pixels)
+        Phase screens, radians per unit of their coefficient.
     """
 
-    def __init__(self, instrument: Instrument, layout: Layout, rows: slice, dz: np.ndarray, oo: OO) -> None:
-        super().__init__(instrument, layout)
-        self._rows = rows
-        self._nominal_dz = oo(dz)
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.screens = context.oo(self.build_screens(context.instrument, context.pixels))
+        self._nominal_dz = context.oo(context.dz)
 
     @staticmethod
     @abstractmethod
@@ -64,7 +61,7 @@ class MapPhase(Effect):
         """Derivatives of the coefficients with respect to the values, (..., n_parameters, n_maps, k)."""
 
     def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
-        by_coefficient = gradients.phase @ prediction.model.screens[self._rows].mT  # (..., n_maps, k)
+        by_coefficient = gradients.phase @ self.screens.mT  # (..., n_maps, k)
         return (self.rates(prediction.values[..., self.span]) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
 
     def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
@@ -72,7 +69,7 @@ class MapPhase(Effect):
         for kind in {self.parameters[i].kind: None for i in rows}:
             members = [i for i in rows if self.parameters[i].kind == kind]
             # Parameters of one map each affect different samples: one forward pass serves all of a kind.
-            phase = rates[..., members, :, :].sum(-3) @ prediction.model.screens[self._rows]
+            phase = rates[..., members, :, :].sum(-3) @ self.screens
             change = prediction.propagate_phase(phase)
             if self.parameters[members[0]].map is None:
                 out[..., rows[members[0]], :] = change
@@ -97,23 +94,21 @@ class Defocus(MapPhase):
 
     def coefficients(self, values: Tensor) -> Tensor:  # noqa: D102
         dz = self._nominal_dz + values
-        n_powers = self._rows.stop - self._rows.start
-        return torch.stack([dz, *(dz ** (p + 1) for p in range(1, n_powers))], -1)
+        return torch.stack([dz, *(dz ** (p + 1) for p in range(1, len(self.screens)))], -1)
 
     def rates(self, values: Tensor) -> Tensor:  # noqa: D102
         dz = self._nominal_dz + values
-        n_powers = self._rows.stop - self._rows.start
-        return torch.stack([(p + 1) * dz**p for p in range(n_powers)], -1).unsqueeze(-3)
+        return torch.stack([(p + 1) * dz**p for p in range(len(self.screens))], -1).unsqueeze(-3)
 
 
 class Pointing(MapPhase):
     """Pointing error of each map: phase k (x dx + y dy) moves its beam by (dx, dy) rad (CONVENTIONS 2)."""
 
-    def __init__(self, instrument: Instrument, layout: Layout, rows: slice, dz: np.ndarray, oo: OO) -> None:
-        super().__init__(instrument, layout, rows, dz, oo)
-        n = instrument.n_maps
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        n = context.instrument.n_maps
         # dx_i is the first coefficient of map i, dy_i the second one.
-        self._rates = oo(np.eye(2 * n).reshape(2 * n, 2, n).swapaxes(1, 2))
+        self._rates = context.oo(np.eye(2 * n).reshape(2 * n, 2, n).swapaxes(1, 2))
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102

@@ -6,6 +6,7 @@ computation itself and its derivatives are in `Prediction`.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
 from ooftorch.optics.amplitude import ApertureAmplitude
 from ooftorch.optics.basis import SurfaceBasis
-from ooftorch.optics.effect import Effect
+from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import Instrument, MapGeometry
 from ooftorch.optics.map_groups import MapGroups
@@ -31,6 +32,8 @@ from ooftorch.optics.surface import Surface
 from ooftorch.optics.telescope import Telescope
 
 __all__ = ["BeamModel", "declare_layout"]
+
+_E = TypeVar("_E", bound=Effect)
 
 # The parts of the model, in the order of their parameters.
 _EFFECTS: tuple[type[Effect], ...] = (Surface, ApertureAmplitude, Gains, Offsets, *MAP_PHASES, BeamRatio)
@@ -138,31 +141,26 @@ class BeamModel(nn.Module):
         self.units = Units(self.layout, oo)
         self.coordinates = nn.Parameter(oo(self.layout.coordinates()))
 
-        self.surface = Surface(instrument, self.layout, pixels, shape, oo)
-        self.amplitude = ApertureAmplitude(instrument, self.layout, pixels, oo)
-        self.gains, self.offsets = Gains(instrument, self.layout), Offsets(instrument, self.layout)
-        self.beam_ratio = BeamRatio(instrument, self.layout)
-        self.map_phases, screens = self._build_map_phases(oo)
-        self.effects = (
-            self.surface,
-            self.amplitude,
-            self.gains,
-            self.offsets,
-            *self.map_phases,
-            self.beam_ratio,
-        )
-        self.register_buffer("screens", oo(screens), persistent=False)
+        context = Context(instrument, self.layout, pixels, self.dz, shape, oo)
+        self.effects = tuple(effect(context) for effect in _EFFECTS)
+        self.surface, self.amplitude = self._find(Surface), self._find(ApertureAmplitude)
+        self.gains, self.offsets = self._find(Gains), self._find(Offsets)
+        self.beam_ratio = self._find(BeamRatio)
+        self.map_phases = [effect for effect in self.effects if isinstance(effect, MapPhase)]
+        # One product serves all of them in the forward pass.
+        screens = torch.cat([effect.screens for effect in self.map_phases])
+        for effect, own in zip(
+            self.map_phases, screens.split([len(e.screens) for e in self.map_phases]), strict=True
+        ):
+            effect.screens = own
+        self.register_buffer("screens", screens, persistent=False)
         self.register_buffer("pixel_index", oo(pixels.index), persistent=False)
         self.groups = MapGroups(instrument, maps, pixels.axis, self.screens)
 
-    def _build_map_phases(self, oo: OO) -> tuple[tuple[MapPhase, ...], np.ndarray]:
-        effects, screens, first = [], [], 0
-        for effect in MAP_PHASES:
-            screens.append(effect.build_screens(self.instrument, self.pixels))
-            rows = slice(first, first + len(screens[-1]))
-            effects.append(effect(self.instrument, self.layout, rows, self.dz, oo))
-            first = rows.stop
-        return tuple(effects), np.concatenate(screens)
+    def _find(self, kind: type[_E]) -> _E:
+        """Return the one effect of a kind."""
+        (found,) = (effect for effect in self.effects if isinstance(effect, kind))
+        return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BeamModel":
         super()._apply(fn, recurse)

@@ -78,7 +78,9 @@ class Parameter:
 
     def derivative(self, coordinate: float) -> float:
         """Derivative of the value with respect to the coordinate: converts the error of one to the other."""
-        return self.value(coordinate) if self.log else self.scale
+        if not self.log:
+            return self.scale
+        return 0.0 if abs(coordinate) > LOG_LIMIT else self.value(coordinate)
 
 
 def declare_per_map(kind: str, n_maps: int, unit: str, start: float, scale: float, **more) -> list[Parameter]:

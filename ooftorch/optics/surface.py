@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ooftorch.device import OO
 from ooftorch.optics.basis import SurfaceBasis
-from ooftorch.optics.effect import Effect, Gradients
+from ooftorch.optics.effect import Context, Effect, Gradients
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Layout, Parameter
-from ooftorch.optics.pixels import Pixels, Shape
+from ooftorch.optics.parameters import Parameter
 
 if TYPE_CHECKING:
     from ooftorch.optics.prediction import Prediction
@@ -27,13 +25,7 @@ class Surface(Effect):
 
     Parameters
     ----------
-    instrument : Instrument
-    layout : Layout
-    pixels : Pixels
-    shape : callable or None
-        Fixed phase (rad) as a function of x, y (m); it has no parameters.
-    oo : OO
-        Device and precision.
+    context : Context
 
     Attributes
     ----------
@@ -41,13 +33,12 @@ class Surface(Effect):
         Basis functions on the pixels.
     """
 
-    def __init__(
-        self, instrument: Instrument, layout: Layout, pixels: Pixels, shape: Shape | None, oo: OO
-    ) -> None:
-        super().__init__(instrument, layout)
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        instrument, pixels = context.instrument, context.pixels
         radius = instrument.telescope.radius
-        self.matrix = oo(instrument.basis.evaluate(pixels.x / radius, pixels.y / radius))
-        self._shape = None if shape is None else oo(shape(pixels.x, pixels.y))
+        self.matrix = context.oo(instrument.basis.evaluate(pixels.x / radius, pixels.y / radius))
+        self._shape = None if context.shape is None else context.oo(context.shape(pixels.x, pixels.y))
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102

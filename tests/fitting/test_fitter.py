@@ -363,8 +363,10 @@ def test_the_sardinia_telescope():
     assert a.parameters["z7"].value == pytest.approx(1.8, abs=0.3)
     assert a.parameters["z4"].value == pytest.approx(1.2, abs=0.3)
     assert np.argmax(np.abs(a.coefficients)) == 7
-    assert b.objective == pytest.approx(a.objective, rel=1e-9)
-    np.testing.assert_allclose(b.coefficients, -a.coefficients, atol=1e-4)
+    # A search ends in error bars: two paths to one minimum differ by a hundredth of one.
+    assert b.objective == pytest.approx(a.objective, abs=1e-3)
+    sigma = np.array([a.parameters[name].sigma for name in a.basis.names[1:]])
+    assert (np.abs(b.coefficients + a.coefficients)[1:] < 0.1 * sigma).all()
     assert max(m.residual_rms_over_peak for m in a.maps) < 0.06
 
 

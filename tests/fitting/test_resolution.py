@@ -191,4 +191,4 @@ def test_a_regular_map_stays_regular(kind, phase):
         transform = group.beams[0].transform
         assert transform.way in ("matrix", "fft")
         # Row by row, so that nothing need be put in order.
-        assert transform._index is None
+        assert transform._sum._index is None

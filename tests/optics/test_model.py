@@ -568,7 +568,7 @@ def test_coordinates_and_values_are_inverse():
     values = layout().values(u)
     starts = {p.name: p.start for p in layout().parameters}
     assert values == pytest.approx(starts | given, rel=1e-14, abs=0)
-    np.testing.assert_allclose(layout().coordinates(values), u, rtol=1e-14, atol=1e-16)
+    np.testing.assert_allclose(layout().coordinates(values), u, rtol=1e-14, atol=1e-15)
     with pytest.raises(ValueError, match="shorter"):
         layout().values(u[:-1])
     # The module agrees with its layout.
