@@ -682,8 +682,8 @@ def seconds_text(seconds: float, projected: bool = False) -> str:
 
 
 def ratio_text(ratio: float | None) -> str:
-    """A ratio, if there is one."""
-    return "other minimum" if ratio is None else f"{ratio:.3g}"
+    """A ratio to three figures, without an exponent, if there is one."""
+    return "other minimum" if ratio is None else f"{float(f'{ratio:.3g}'):g}"
 
 
 def headline(found: dict) -> str:
