@@ -95,7 +95,7 @@ class Setup:
         self.jacobian = posterior.jacobian(self.start[posterior.free]).numpy()
         self.names = [layout.names[i] for i in layout.free]
         amplitude, _ = (t.detach().numpy() for t in self.model.aperture())
-        z = self.model.surface.matrix.numpy()
+        z = self.model.parts.surface.matrix.numpy()
         # Of the weighted mean square of the phase.
         self.weight = (z * amplitude) @ z.T / amplitude.sum()
 

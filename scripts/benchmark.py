@@ -45,8 +45,9 @@ from ooftorch.optics import illumination, telescopes, zernike
 from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.farfield import DirectTransform
 from ooftorch.optics.instrument import Instrument, MapGeometry
-from ooftorch.optics.model import BeamModel, declare_layout
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout, Parameter
+from ooftorch.optics.parts import declare_layout
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optim.bfgs import bfgs
 
@@ -306,7 +307,7 @@ def to_solution(n: int, order: int, full: bool, patience: float) -> dict:
     row["ooftorch"] = {
         "n_eval": n_eval,
         "setup_seconds": statistics.median(build),
-        "way": ours.levels.exact.model.groups.beams[0].beams[0].transform.way,
+        "way": ours.levels.exact.model.parts.groups.beams[0].beams[0].transform.way,
     }
     row["fractions"] = fractions(ours)
     if torch.cuda.is_available():
@@ -428,7 +429,7 @@ def evaluation(n: int, full: bool, order: int = 8) -> dict:
         )
         for _ in range(5)
     ]
-    transform = ours.levels.exact.model.groups.beams[0].beams[0].transform
+    transform = ours.levels.exact.model.parts.groups.beams[0].beams[0].transform
     return {
         "n": n,
         "full": full,
@@ -473,7 +474,7 @@ def growth() -> list[dict]:
                     name: value,
                     "seconds": statistics.median(timed(once)),
                     "bytes": model.nbytes(),
-                    "pixels_times_terms": model.surface.matrix.numel(),
+                    "pixels_times_terms": model.parts.surface.matrix.numel(),
                 }
             )
         logs = [np.log([r[key] for r in rows]) for key in (name, "seconds")]

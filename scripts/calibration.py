@@ -22,7 +22,7 @@ from ooftorch.observation import Observation
 from ooftorch.optics import zernike
 from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.model import declare_layout
+from ooftorch.optics.parts import declare_layout
 from ooftorch.result import FitResult
 from ooftorch.simulation import surfaces as surface
 

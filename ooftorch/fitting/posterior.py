@@ -143,7 +143,7 @@ class Posterior:
 
     def _scale(self, u: Tensor) -> Tensor:
         """Factor (..., 1) on the standard deviations of the noise at all coordinates u."""
-        return self.model.units.values(u)[..., self._scale_index, None]
+        return self.model.parts.units.values(u)[..., self._scale_index, None]
 
     def prior_residuals(self, u: Tensor) -> Tensor:
         """Deviation from the priors in standard deviations, (..., n_rows)."""

@@ -162,7 +162,7 @@ def search(
     # A difference d of two log-likelihoods has standard deviation sqrt(2 d); it is not significant while zero
     # is within three of these, d < 18. Counting each sample `multiplicity` times raises the limit by that.
     open_ = 18 * levels.search.multiplicity
-    span = levels.search.model.surface.span
+    span = levels.search.model.parts.surface.span
     surface = [i for i in layout.free if span.start <= i < span.stop]
     random = np.random.default_rng(0)
     for _ in range(_RESTARTS):

@@ -27,8 +27,9 @@ from ooftorch.optics import telescopes
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import Instrument, MapGeometry
-from ooftorch.optics.model import BeamModel, declare_layout
+from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
+from ooftorch.optics.parts import declare_layout
 from ooftorch.optics.pixels import choose_raster
 from ooftorch.optics.telescope import Telescope
 

@@ -50,11 +50,11 @@ def estimate_peak_and_baselines(maps: Sequence[BeamMap]) -> tuple[float, list[fl
 
 def predict_perfect_beams(model: BeamModel) -> list[Array]:
     """Predict the maps of the perfect dish, each (n,), normalised to its peak in focus."""
-    offsets = {p.name: 0.0 for p in model.offsets.parameters}
+    offsets = {p.name: 0.0 for p in model.parts.offsets.parameters}
     perfect = model.coordinates.new_tensor(model.layout.coordinates(offsets))
     with torch.no_grad():
         beams = model.split(model(perfect).cpu().numpy())
-    return [beam / gain.start for beam, gain in zip(beams, model.gains.parameters, strict=True)]
+    return [beam / gain.start for beam, gain in zip(beams, model.parts.gains.parameters, strict=True)]
 
 
 def choose_start(

@@ -1,18 +1,15 @@
 """Amplitude of the aperture field: the illumination times the open fraction of each pixel."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ooftorch.optics.effect import Context, Effect, Gradients
+from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.illumination.base import LogDerivatives
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Parameter
-
-if TYPE_CHECKING:
-    from ooftorch.optics.prediction import Prediction
+from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["ApertureAmplitude"]
 
@@ -52,19 +49,19 @@ class ApertureAmplitude(Effect):
     def _name_values(self, values: Tensor) -> dict[str, Tensor]:
         return {p.name: values[..., i, None] for i, p in enumerate(self.parameters)}
 
-    def _log_derivatives(self, prediction: "Prediction") -> LogDerivatives:
-        named = self._name_values(prediction.values[..., self.span])
+    def _log_derivatives(self, values: Tensor) -> LogDerivatives:
+        named = self._name_values(values)
         return self._illumination.log_derivatives(self._x, self._y, self._pitch, **named)
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
-        derivatives = self._log_derivatives(prediction)
-        gradient = torch.zeros_like(prediction.values[..., self.span])
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
+        derivatives = self._log_derivatives(values)
+        gradient = torch.zeros_like(values)
         for i, p in enumerate(self.parameters):
             if p.free:
                 gradient[..., i] = torch.linalg.vecdot(gradients.log_amplitude, derivatives[p.name]())
         return gradient
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        derivatives = self._log_derivatives(prediction)
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        derivatives = self._log_derivatives(values)
         for i, row in rows.items():
-            out[..., row, :] = prediction.propagate_log_amplitude(derivatives[self.parameters[i].name]())
+            out[..., row, :] = propagation.propagate_log_amplitude(derivatives[self.parameters[i].name]())

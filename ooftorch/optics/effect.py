@@ -1,12 +1,12 @@
 """Base class of the parts of the forward model.
 
 Each part declares its parameters and computes the derivatives of the samples with respect to them, forwards
-(jvp) and backwards (vjp). The order of the parts in `model` is the order of the parameters.
+(jvp) and backwards (vjp). `parts.py` has the list of them.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,35 +16,9 @@ from ooftorch.device import OO, Movable
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Layout, Parameter
 from ooftorch.optics.pixels import Pixels, Shape
+from ooftorch.optics.propagation import Gradients, Propagation
 
-if TYPE_CHECKING:
-    from ooftorch.optics.prediction import Prediction
-
-__all__ = ["Context", "Effect", "Gradients"]
-
-
-class Gradients(NamedTuple):
-    """Gradients of a scalar function of the samples with respect to the intermediate results of the model.
-
-    Attributes
-    ----------
-    samples : list of Tensor, (..., n_maps of the group, n)
-        With respect to the samples, one tensor per group of maps.
-    received : list of Tensor, the same shapes
-        With respect to the received power.
-    phase : Tensor, (..., n_maps, n_pixels)
-        With respect to the aperture phase of each map, per radian.
-    log_amplitude : Tensor, (..., n_pixels), or None
-        With respect to the logarithm of the aperture amplitude; None if no illumination parameter is free.
-    gain : Tensor, (..., n_maps)
-        With respect to the gain of each map.
-    """
-
-    samples: list[Tensor]
-    received: list[Tensor]
-    phase: Tensor
-    log_amplitude: Tensor | None
-    gain: Tensor
+__all__ = ["Context", "Effect"]
 
 
 class Context(NamedTuple):
@@ -105,15 +79,17 @@ class Effect(Movable):
         return ()
 
     @abstractmethod
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:
-        """Vector-Jacobian product: gradient with respect to the values of the parameters of this part.
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:
+        """Vector-Jacobian product: gradient of that function with respect to the parameters of this part.
 
         Parameters
         ----------
-        prediction : Prediction
-            The point in parameter space, with its intermediate results.
+        values : Tensor, (..., n_parameters of this part)
+            Values of the parameters of this part, in their units.
+        propagation : Propagation
+            The forward pass at this point, with its intermediate results.
         gradients : Gradients
-            Gradients of the same function with respect to the intermediate results.
+            Gradients of a function of the samples with respect to the intermediate results.
 
         Returns
         -------
@@ -122,13 +98,15 @@ class Effect(Movable):
         """
 
     @abstractmethod
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:
         """Write the derivatives of the samples with respect to some of the parameters of this part.
 
         Parameters
         ----------
-        prediction : Prediction
-            The point in parameter space, with its intermediate results.
+        values : Tensor, (..., n_parameters of this part)
+            Values of the parameters of this part, in their units.
+        propagation : Propagation
+            The forward pass at this point, with its intermediate results.
         out : Tensor, (..., n_rows, n_samples)
             Zero on entry; receives the derivatives per unit of each parameter.
         rows : mapping of int to int

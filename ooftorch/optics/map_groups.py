@@ -52,6 +52,11 @@ class MapGroups(Movable):
         self._index = [torch.tensor(group, device=like.device) for group in members]
         self._back = torch.tensor(np.argsort(order), device=like.device)
 
+    def split(self, samples: Tensor | np.ndarray) -> list:
+        """Split an array along its last dimension, the samples of all maps, into one array per map."""
+        ends = np.cumsum(self._sizes)
+        return [samples[..., end - size : end] for size, end in zip(self._sizes, ends, strict=True)]
+
     def split_maps(self, tensor: Tensor, dim: int) -> list[Tensor]:
         """Split a tensor along its dimension `dim`, which counts the maps, into one tensor per group."""
         if len(self._members) == 1:

@@ -7,19 +7,16 @@ write a subclass of `MapPhase` and add it to `MAP_PHASES`.
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ooftorch.optics.effect import Context, Effect, Gradients
+from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Parameter, declare_per_map
 from ooftorch.optics.pixels import Pixels
-
-if TYPE_CHECKING:
-    from ooftorch.optics.prediction import Prediction
+from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["MAP_PHASES", "Defocus", "MapPhase", "Pointing"]
 
@@ -60,21 +57,21 @@ class MapPhase(Effect):
     def rates(self, values: Tensor) -> Tensor:
         """Derivatives of the coefficients with respect to the values, (..., n_parameters, n_maps, k)."""
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
         by_coefficient = gradients.phase @ self.screens.mT  # (..., n_maps, k)
-        return (self.rates(prediction.values[..., self.span]) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
+        return (self.rates(values) * by_coefficient.unsqueeze(-3)).sum((-1, -2))
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        rates = self.rates(prediction.values[..., self.span])
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        rates = self.rates(values)
         for kind in {self.parameters[i].kind: None for i in rows}:
             members = [i for i in rows if self.parameters[i].kind == kind]
             # Parameters of one map each affect different samples: one forward pass serves all of a kind.
             phase = rates[..., members, :, :].sum(-3) @ self.screens
-            change = prediction.propagate_phase(phase)
+            change = propagation.propagate_phase(phase)
             if self.parameters[members[0]].map is None:
                 out[..., rows[members[0]], :] = change
             else:
-                prediction.write_by_map(out, self.find_rows_by_map(kind, rows), change)
+                propagation.write_by_map(out, self.find_rows_by_map(kind, rows), change)
 
 
 class Defocus(MapPhase):

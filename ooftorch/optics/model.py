@@ -1,12 +1,11 @@
 """The forward model: parameters to beam maps.
 
 `BeamModel` converts the coordinates described by a `Layout` into the power of every sample of every map. The
-computation itself and its derivatives are in `Prediction`.
+computation itself and its derivatives are in `Prediction`, what it is made of in `Parts`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,35 +15,18 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
-from ooftorch.optics.amplitude import ApertureAmplitude
 from ooftorch.optics.basis import SurfaceBasis
-from ooftorch.optics.effect import Context, Effect
+from ooftorch.optics.effect import Context
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import Instrument, MapGeometry
-from ooftorch.optics.map_groups import MapGroups
-from ooftorch.optics.map_phase import MAP_PHASES, MapPhase
-from ooftorch.optics.parameters import Layout, Units
+from ooftorch.optics.parameters import Layout
+from ooftorch.optics.parts import Parts, declare_layout
 from ooftorch.optics.pixels import Pixels, Shape
 from ooftorch.optics.prediction import Prediction
 from ooftorch.optics.receiver import Receiver
-from ooftorch.optics.response import BeamRatio, Gains, Offsets
-from ooftorch.optics.surface import Surface
 from ooftorch.optics.telescope import Telescope
 
-__all__ = ["BeamModel", "declare_layout"]
-
-_E = TypeVar("_E", bound=Effect)
-
-# The parts of the model, in the order of their parameters.
-_EFFECTS: tuple[type[Effect], ...] = (Surface, ApertureAmplitude, Gains, Offsets, *MAP_PHASES, BeamRatio)
-
-
-def declare_layout(instrument: Instrument) -> Layout:
-    """All parameters of the model of an instrument, with default free flags, priors and ties."""
-    return Layout(
-        tuple(p for effect in _EFFECTS for p in effect.declare(instrument)),
-        tuple(tie for effect in _EFFECTS for tie in effect.declare_ties(instrument)),
-    )
+__all__ = ["BeamModel"]
 
 
 class BeamModel(nn.Module):
@@ -85,8 +67,8 @@ class BeamModel(nn.Module):
     instrument : Instrument
     pixels : Pixels
     layout : Layout
-    effects : tuple of Effect
-        The parts of the model, in the order of their parameters.
+    parts : Parts
+        What it is computed with.
 
     Raises
     ------
@@ -94,9 +76,6 @@ class BeamModel(nn.Module):
         If the wavelength is not positive, a name is unknown, the order is out of range, or the maps are too
         wide for the raster.
     """
-
-    pixel_index: Tensor
-    screens: Tensor
 
     def __init__(
         self,
@@ -136,44 +115,18 @@ class BeamModel(nn.Module):
         self.sizes = [len(m.x) for m in maps]
         self.pixels = pixels = Pixels(telescope, n, oversample)
         pixels.check_reach(((m.x, m.y) for m in maps), wavelength, n)
-        self.side = len(pixels.axis)
         self.layout = declare_layout(instrument) if layout is None else layout
-        self.units = Units(self.layout, oo)
         self.coordinates = nn.Parameter(oo(self.layout.coordinates()))
-
-        context = Context(instrument, self.layout, pixels, self.dz, shape, oo)
-        self.effects = tuple(effect(context) for effect in _EFFECTS)
-        self.surface, self.amplitude = self._find(Surface), self._find(ApertureAmplitude)
-        self.gains, self.offsets = self._find(Gains), self._find(Offsets)
-        self.beam_ratio = self._find(BeamRatio)
-        self.map_phases = [effect for effect in self.effects if isinstance(effect, MapPhase)]
-        # One product serves all of them in the forward pass.
-        screens = torch.cat([effect.screens for effect in self.map_phases])
-        for effect, own in zip(
-            self.map_phases, screens.split([len(e.screens) for e in self.map_phases]), strict=True
-        ):
-            effect.screens = own
-        self.register_buffer("screens", screens, persistent=False)
-        self.register_buffer("pixel_index", oo(pixels.index), persistent=False)
-        self.groups = MapGroups(instrument, maps, pixels.axis, self.screens)
-
-    def _find(self, kind: type[_E]) -> _E:
-        """Return the one effect of a kind."""
-        (found,) = (effect for effect in self.effects if isinstance(effect, kind))
-        return found
+        self.parts = Parts(Context(instrument, self.layout, pixels, self.dz, shape, oo), self.maps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BeamModel":
         super()._apply(fn, recurse)
-        for part in (self.units, *self.effects, self.groups):
-            part.move(fn)
+        self.parts.move(fn)
         return self
 
     def nbytes(self) -> int:
         """Memory that the model holds, bytes."""
-        held = [*self.parameters(), *self.buffers()]
-        for part in (self.units, *self.effects, self.groups):
-            held += part.tensors()
-        return sum(t.nbytes for t in held)
+        return sum(t.nbytes for t in (*self.parameters(), *self.parts.tensors()))
 
     def with_layout(self, layout: Layout) -> "BeamModel":
         """Return the same model for another layout, with the parameters at their start values."""
@@ -226,12 +179,11 @@ class BeamModel(nn.Module):
 
     def at(self, coordinates: Tensor | None = None) -> Prediction:
         """Predict the maps at the coordinates (..., n_parameters); the result also gives the derivatives."""
-        return Prediction(self, self._free_coordinates() if coordinates is None else coordinates)
+        return Prediction(self.parts, self._free_coordinates() if coordinates is None else coordinates)
 
     def split(self, samples: Tensor | np.ndarray) -> list:
         """Split an array along its last dimension, the samples of all maps, into one array per map."""
-        ends = np.cumsum(self.sizes)
-        return [samples[..., end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
+        return self.parts.groups.split(samples)
 
     def values(self) -> dict[str, float]:
         """Values of all parameters by name, in their units."""

@@ -1,17 +1,14 @@
 """Receiver response: gain and baseline of each map, and the gain ratio of a chopped pair of beams."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ooftorch.optics.effect import Effect, Gradients
+from ooftorch.optics.effect import Effect
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Parameter, declare_per_map
-
-if TYPE_CHECKING:
-    from ooftorch.optics.prediction import Prediction
+from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["BeamRatio", "Gains", "Offsets"]
 
@@ -33,11 +30,11 @@ class Gains(Effect):
     def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:  # noqa: D102
         return ((tuple(p.name for p in cls.declare(instrument)), _GAIN_TIE),)
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
         return gradients.gain
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        prediction.write_by_map(out, self.find_rows_by_map("gain", rows), prediction.propagate_gain())
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        propagation.write_by_map(out, self.find_rows_by_map("gain", rows), propagation.propagate_gain())
 
 
 class Offsets(Effect):
@@ -47,12 +44,12 @@ class Offsets(Effect):
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
         return declare_per_map("offset", instrument.n_maps, "data", 0.0, instrument.peak, free=True)
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
-        return prediction.groups.join_maps([w.sum(-1) for w in gradients.samples], -1)
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
+        return propagation.groups.join_maps([w.sum(-1) for w in gradients.samples], -1)
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
-        prediction.write_by_map(
-            out, self.find_rows_by_map("offset", rows), torch.ones_like(prediction.samples)
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+        propagation.write_by_map(
+            out, self.find_rows_by_map("offset", rows), torch.ones_like(propagation.samples)
         )
 
 
@@ -66,14 +63,14 @@ class BeamRatio(Effect):
         ratio = instrument.receiver.gain_ratio
         return [Parameter("gain_ratio", "", ratio, ratio, free=True, log=True, prior=_GAIN_RATIO_PRIOR)]
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
         by_log = [
             (w * r.log_ratio_derivative()).sum((-1, -2))
-            for w, r in zip(gradients.received, prediction.received, strict=True)
+            for w, r in zip(gradients.received, propagation.received, strict=True)
         ]
-        return (torch.stack(by_log).sum(0) / prediction.values[..., self.span.start])[..., None]
+        return (torch.stack(by_log).sum(0) / values[..., 0])[..., None]
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
         for row in rows.values():
-            by_log = prediction.propagate_power([r.log_ratio_derivative() for r in prediction.received])
-            out[..., row, :] = by_log / prediction.values[..., self.span]
+            by_log = propagation.propagate_power([r.log_ratio_derivative() for r in propagation.received])
+            out[..., row, :] = by_log / values

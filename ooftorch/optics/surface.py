@@ -1,17 +1,14 @@
 """Aperture phase of the surface: a weighted sum of basis functions, plus an optional fixed phase map."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ooftorch.optics.basis import SurfaceBasis
-from ooftorch.optics.effect import Context, Effect, Gradients
+from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.instrument import Instrument
 from ooftorch.optics.parameters import Parameter
-
-if TYPE_CHECKING:
-    from ooftorch.optics.prediction import Prediction
+from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["Surface"]
 
@@ -49,16 +46,16 @@ class Surface(Effect):
         phase = values @ self.matrix
         return phase if self._shape is None else phase + self._shape
 
-    def vjp(self, prediction: "Prediction", gradients: Gradients) -> Tensor:  # noqa: D102
+    def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
         return gradients.phase.sum(-2) @ self.matrix.mT
 
-    def jvp(self, prediction: "Prediction", out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
+    def jvp(self, values: Tensor, propagation: Propagation, out: Tensor, rows: Mapping[int, int]) -> None:  # noqa: D102
         numbers = list(rows)
         for first in range(0, len(numbers), _COLUMNS):
             chunk = numbers[first : first + _COLUMNS]
             # The coefficients are the first dimension, before the batch and the maps.
-            change = self.matrix[chunk].reshape(len(chunk), *[1] * (prediction.values.dim()), -1)
-            out[..., [rows[i] for i in chunk], :] = prediction.propagate_phase(change).movedim(0, -2)
+            change = self.matrix[chunk].reshape(len(chunk), *[1] * (values.dim()), -1)
+            out[..., [rows[i] for i in chunk], :] = propagation.propagate_phase(change).movedim(0, -2)
 
 
 def _declare_term(basis: SurfaceBasis, name: str) -> Parameter:

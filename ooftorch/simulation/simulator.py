@@ -348,7 +348,7 @@ class Simulator:
         is_open = self.telescope.open_at(x, y)
         x, y = x[is_open], y[is_open]
         points = (torch.as_tensor(a / radius) for a in (x, y))
-        named = {p.name: torch.tensor(values[p.name]) for p in model.amplitude.parameters}
+        named = {p.name: torch.tensor(values[p.name]) for p in model.parts.amplitude.parameters}
         illumination = model.instrument.illumination
         amplitude = illumination.amplitude(*points, model.pixels.pitch / radius, **named).numpy()
         basis = model.instrument.basis

@@ -187,7 +187,7 @@ def test_a_regular_map_stays_regular(kind, phase):
     levels = build_resolutions(make, maps, samples, Gaussian(), IndependentNoise(), 256, 2.0)
     assert levels.search is not levels.coarse
     for level in (levels.search, levels.coarse):
-        (group,) = level.model.groups.beams  # both maps in one
+        (group,) = level.model.parts.groups.beams  # both maps in one
         transform = group.beams[0].transform
         assert transform.way in ("matrix", "fft")
         # Row by row, so that nothing need be put in order.

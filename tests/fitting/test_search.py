@@ -207,7 +207,7 @@ def test_missing_samples_of_one_member_do_not_change_the_other():
     found = descend(setup.levels, layout, torch.arange(2), [start])
     # In the units of the parameters: those of the coordinates follow the data.
     values, expected = (
-        model.units.values(end.coordinates)
+        model.parts.units.values(end.coordinates)
         for model, end in ((setup.levels.exact.model, found), (levels.exact.model, whole))
     )
     torch.testing.assert_close(values[0], expected[0], rtol=1e-4, atol=1e-4)

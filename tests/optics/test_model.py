@@ -663,7 +663,7 @@ def test_the_tie_of_the_gains_leaves_a_common_gain_alone():
 def test_every_illumination_has_its_case_here():
     assert set(ILLUMINATIONS) == set(illumination.NAMES)
     for name, values in ILLUMINATIONS.items():
-        assert values.keys() == {p.name for p in tiny(name).amplitude.parameters}
+        assert values.keys() == {p.name for p in tiny(name).parts.amplitude.parameters}
 
 
 # ------------------------------------------------------------------------------------------- the module

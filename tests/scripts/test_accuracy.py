@@ -72,7 +72,7 @@ def test_white_noise_rules_at_one_end_and_not_at_the_other(setup):
 def test_the_measure_is_weighted_with_the_amplitude(setup):
     amplitude, _ = (t.detach().numpy() for t in setup.model.aperture())
     z = np.random.default_rng(0).normal(size=9)
-    phase = z @ setup.model.surface.matrix.numpy()[1:10]
+    phase = z @ setup.model.parts.surface.matrix.numpy()[1:10]
     direct = math.sqrt(np.sum(phase**2 * amplitude) / amplitude.sum())
     assert setup.wrms(z) == pytest.approx(direct)
     assert setup.wrms(z) != pytest.approx(math.sqrt(np.mean(phase**2)), rel=0.02)
