@@ -80,7 +80,7 @@ class Effect(Movable):
 
     @abstractmethod
     def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:
-        """Vector-Jacobian product: gradient of that function with respect to the parameters of this part.
+        """Vector-Jacobian product: gradient of a function of the samples by the parameters of this part.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class Effect(Movable):
         propagation : Propagation
             The forward pass at this point, with its intermediate results.
         gradients : Gradients
-            Gradients of a function of the samples with respect to the intermediate results.
+            Gradients of that function with respect to the intermediate results.
 
         Returns
         -------
