@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel, Whitening
 from ooftorch.fitting.samples import Samples
@@ -39,6 +40,8 @@ class Posterior:
         Coordinates of the parameters that are not free.
     multiplicity : float
         Number of samples of the observation that each sample represents.
+    absorption : Absorption, optional
+        Takes the nuisance terms of the scan lines out of the whitened residuals.
 
     Attributes
     ----------
@@ -57,29 +60,34 @@ class Posterior:
     noise: NoiseModel
     anchor: Tensor
     multiplicity: float = 1.0
+    absorption: Absorption | None = None
     free: Tensor = field(init=False)
     whitening: Whitening = field(init=False)
     prior_rows: Tensor = field(init=False)
     prior_target: Tensor = field(init=False)
     _power: Tensor = field(init=False, repr=False)
     _constant: Tensor = field(init=False, repr=False)
+    _n_missing: Tensor = field(init=False, repr=False)
     _scale_index: int = field(init=False, repr=False)
+    _shape: slice = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         samples, anchor = self.samples, self.anchor
         rows, target = self.layout.prior()
         whitening = self.noise.whitening(samples)
-        # A missing sample has whitened residual 0; its constant contribution to the sum is subtracted.
-        n_missing = samples.valid.shape[-1] - whitening.n_valid
-        missing = self.likelihood.per_sample(samples.power.new_zeros(()))
+        constant = whitening.log_determinant
+        if self.absorption is not None:
+            constant = constant + self.absorption.log_determinant
         derived = {
             "free": torch.tensor(self.layout.free, device=anchor.device),
             "whitening": whitening,
             "prior_rows": anchor.new_tensor(rows),
             "prior_target": anchor.new_tensor(target),
             "_power": torch.where(samples.valid, samples.power, 0.0),
-            "_constant": whitening.log_determinant - n_missing * missing,
+            "_constant": constant,
+            "_n_missing": samples.valid.shape[-1] - whitening.n_valid,
             "_scale_index": self.layout.index("noise"),
+            "_shape": self.layout.span(self.likelihood.declare()),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
@@ -101,11 +109,35 @@ class Posterior:
 
         `predicted` (..., n) are the samples of the model at u; the tensor is not kept.
         """
-        scale = self._scale(u)
-        r = self.whitening.whiten(predicted - self._power, scale)
-        loss = self.likelihood.per_sample(r).sum(-1)
-        loss = loss + self.whitening.n_valid * torch.log(scale[..., 0]) + self._constant
+        values = self.model.parts.units.values(u)
+        r = self.whitening.whiten(predicted - self._power, self._scale(values))
+        r, cost = self._absorb(r, self.absorption)
+        law = self._law(values)
+        loss = cost + law.per_sample(r).sum(-1) + self._normalise(values, law, self._constant, self._n_missing)
         return self.multiplicity * loss + 0.5 * self.prior_residuals(u).square().sum(-1)
+
+    def _law(self, values: Tensor) -> Likelihood:
+        """Return the likelihood with its own parameters as they are among the values (..., n_parameters)."""
+        return self.likelihood.at(values[..., self._shape])
+
+    def _scale(self, values: Tensor) -> Tensor:
+        """Factor (..., 1) on the standard deviations of the noise at the values (..., n_parameters)."""
+        return values[..., self._scale_index, None]
+
+    @staticmethod
+    def _absorb(r: Tensor, absorption: Absorption | None) -> tuple[Tensor, Tensor | float]:
+        """Return the whitened residuals without the nuisance terms, and the cost (...) of these terms."""
+        if absorption is None:
+            return r, 0.0
+        r, amplitudes = absorption.remove(r)
+        return r, 0.5 * amplitudes.square().sum(-1)
+
+    def _normalise(self, values: Tensor, law: Likelihood, constant: Tensor, n_missing: Tensor) -> Tensor:
+        """Terms (...) of the objective that do not depend on the residuals."""
+        n_valid = self.samples.valid.shape[-1] - n_missing
+        # A missing sample has whitened residual 0; its contribution to the sum is subtracted.
+        missing = law.per_sample(values.new_zeros(1))[..., 0]
+        return n_valid * torch.log(self._scale(values)[..., 0]) + constant - n_missing * missing
 
     @torch.inference_mode()
     def value_and_gradient(self, free: Tensor, members: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -124,26 +156,40 @@ class Posterior:
         gradient : Tensor, (..., n_free)
         """
         anchor, power, constant, whitening = self.anchor, self._power, self._constant, self.whitening
+        n_missing, absorption = self._n_missing, self.absorption
         if members is not None and len(members) < len(self.anchor):
             anchor, power, constant = anchor[members], power[members], constant[members]
-            whitening = whitening.select(members)
+            whitening, n_missing = whitening.select(members), n_missing[members]
+            absorption = None if absorption is None else absorption.select(members)
         u = self._fill_in(anchor, free)
         at = self.model.at(u)
-        scale = at.values[..., self._scale_index, None]
+        scale, law = self._scale(at.values), self._law(at.values)
         # In place from here on: for large maps memory traffic costs more than arithmetic.
         r = whitening.whiten(at.samples - power, scale)
-        loss, score = self.likelihood.sum_and_score(r)
+        amplitudes = None
+        if absorption is not None:
+            r, amplitudes = absorption.remove(r)
+        loss, score = law.sum_and_score(r)
+        loss = loss + self._normalise(at.values, law, constant, n_missing)
         by_log_scale = whitening.n_valid - torch.linalg.vecdot(r, score)
-        loss = loss + whitening.n_valid * torch.log(scale[..., 0]) + constant
+        by_shape = self._differentiate_by_shape(law, r, n_missing)
+        if absorption is not None and amplitudes is not None:
+            cost = torch.linalg.vecdot(amplitudes, amplitudes)
+            loss, by_log_scale = loss + 0.5 * cost, by_log_scale - cost
+            score = absorption.transpose(score, amplitudes)
         prior = self.prior_residuals(u)
         gradient = at.vjp(whitening.transpose(score, scale))
         gradient[..., self._scale_index] += by_log_scale
+        gradient[..., self._shape] += by_shape
         gradient = self.multiplicity * gradient + prior @ self.prior_rows
         return self.multiplicity * loss + 0.5 * prior.square().sum(-1), gradient[..., self.free]
 
-    def _scale(self, u: Tensor) -> Tensor:
-        """Factor (..., 1) on the standard deviations of the noise at all coordinates u."""
-        return self.model.parts.units.values(u)[..., self._scale_index, None]
+    def _differentiate_by_shape(self, law: Likelihood, r: Tensor, n_missing: Tensor) -> Tensor:
+        """Derivative (..., n) of the objective with respect to the likelihood's own parameters."""
+        if not any(self.layout.parameters[i].free for i in range(self._shape.start, self._shape.stop)):
+            return r.new_zeros(())
+        missing = law.log_parameter_score(r.new_zeros(1))[..., 0]
+        return (law.log_parameter_score(r).sum(-1) - n_missing * missing)[..., None]
 
     def prior_residuals(self, u: Tensor) -> Tensor:
         """Deviation from the priors in standard deviations, (..., n_rows)."""
@@ -151,8 +197,12 @@ class Posterior:
 
     @torch.no_grad()
     def whitened_residuals(self, u: Tensor) -> Tensor:
-        """Whitened residuals, model minus data, (..., n) at all coordinates u; zero for missing samples."""
-        return self.whitening.whiten(self.model(u) - self._power, self._scale(u))
+        """Whitened residuals, model minus data, (..., n) at all coordinates u; zero for missing samples.
+
+        Without the nuisance terms of the scan lines.
+        """
+        at = self.model.at(u)
+        return self._absorb(self.whitening.whiten(at.samples - self._power, self._scale(at.values)), self.absorption)[0]
 
     @torch.no_grad()
     def jacobian(self, free: Tensor) -> Tensor:
@@ -162,8 +212,10 @@ class Posterior:
     @torch.no_grad()
     def information(self, free: Tensor) -> Tensor:
         """Fisher information of data and priors on the free coordinates, (..., n_free, n_free)."""
-        whitened = self._whiten_rows(self.jacobian(free), self.complete(free))
-        return self._information(whitened, self.likelihood.mean_information)
+        values = self.model.parts.units.values(self.complete(free))
+        law = self._law(values)
+        rows = self._whiten_rows(self.jacobian(free), values)
+        return self._information(rows, law, torch.as_tensor(law.mean_information))
 
     @torch.inference_mode()
     def metric(self, free: Tensor) -> Tensor:
@@ -175,26 +227,43 @@ class Posterior:
         """
         u = self.complete(free)
         at = self.model.at(u)
-        scale = at.values[..., self._scale_index, None]
-        r = self.whitening.whiten(at.samples - self._power, scale)
-        curvature = self.likelihood.curvature(r)
-        whitened = self._whiten_rows(at.jacobian(self.layout.free), u)
-        metric = self._gram(whitened, curvature.clamp(min=_LEAST_CURVATURE).unsqueeze(-2))
-        if self.layout["noise"].free:
+        law = self._law(at.values)
+        r = self.whitening.whiten(at.samples - self._power, self._scale(at.values))
+        r, _ = self._absorb(r, self.absorption)
+        curvature = law.curvature(r)
+        rows = self._whiten_rows(at.jacobian(self.layout.free), at.values)
+        metric = self._gram(rows, curvature.clamp(min=_LEAST_CURVATURE).unsqueeze(-2))
+        if self._shape.stop > self._shape.start:
+            self._add_noise_information(metric, law)
+        elif self.layout["noise"].free:
             i = self.layout.free.index(self._scale_index)
-            by_log = r * (self.likelihood.score(r) + r * curvature)
+            by_log = r * (law.score(r) + r * curvature)
             metric[..., i, i] += self.multiplicity * by_log.sum(-1)
         return metric
 
-    def _whiten_rows(self, jacobian: Tensor, u: Tensor) -> Tensor:
-        """Whiten each row of a Jacobian (..., n_free, n)."""
-        # The whitening takes (..., members, n): the parameters are moved to the front.
-        return self.whitening.whiten(jacobian.movedim(-2, 0), self._scale(u)).movedim(0, -2)
+    def _whiten_rows(self, jacobian: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Whiten each row of a Jacobian (..., n_free, n).
 
-    def _gram(self, whitened: Tensor, weight: Tensor | float) -> Tensor:
-        """Weighted Gram matrix of the rows of the whitened Jacobian, plus that of the priors."""
-        rows = self.prior_rows[:, self.free]
-        return self.multiplicity * ((whitened * weight) @ whitened.mT) + rows.mT @ rows
+        Returns
+        -------
+        rows : Tensor, (..., n_free, n)
+            Without what the nuisance terms of the scan lines take up.
+        amplitudes : Tensor, (..., n_free, n_terms), or None
+            The change of these terms.
+        """
+        # The whitening takes (..., members, n): the parameters are moved to the front.
+        rows = self.whitening.whiten(jacobian.movedim(-2, 0), self._scale(values))
+        if self.absorption is None:
+            return rows.movedim(0, -2), None
+        rows, amplitudes = self.absorption.remove(rows)
+        return rows.movedim(0, -2), amplitudes.movedim(0, -2)
+
+    def _gram(self, rows: tuple[Tensor, Tensor | None], weight: Tensor | float) -> Tensor:
+        """Weighted Gram matrix of the rows of the whitened Jacobian, plus those of the priors."""
+        whitened, amplitudes = rows
+        prior = self.prior_rows[:, self.free]
+        gram = self.multiplicity * ((whitened * weight) @ whitened.mT) + prior.mT @ prior
+        return gram if amplitudes is None else gram + self.multiplicity * amplitudes @ amplitudes.mT
 
     @torch.no_grad()
     def covariance(self, free: Tensor) -> np.ndarray:
@@ -206,22 +275,33 @@ class Posterior:
         are independent. For one observation, not a batch.
         """
         u = self.complete(free)
-        whitened = self._whiten_rows(self.jacobian(free), u)
-        if not self.likelihood.robust:
-            information = self._information(whitened, self.likelihood.mean_information)
+        values = self.model.parts.units.values(u)
+        law = self._law(values)
+        rows = self._whiten_rows(self.jacobian(free), values)
+        if not law.robust:
+            information = self._information(rows, law, torch.as_tensor(law.mean_information))
             return torch.linalg.pinv(information, hermitian=True).cpu().numpy()
         r = self.whitened_residuals(u)[self.samples.valid]
-        curvature = float(self.likelihood.curvature(r).mean())
-        spread = float(self.likelihood.score(r).square().mean())
-        bread = torch.linalg.pinv(self._information(whitened, curvature), hermitian=True)
-        return (bread @ self._information(whitened, spread) @ bread).cpu().numpy()
+        curvature, spread = law.curvature(r).mean(), law.score(r).square().mean()
+        bread = torch.linalg.pinv(self._information(rows, law, curvature), hermitian=True)
+        return (bread @ self._information(rows, law, spread) @ bread).cpu().numpy()
 
-    def _information(self, whitened: Tensor, per_sample: float) -> Tensor:
-        fisher = self._gram(whitened, per_sample)
-        if self.layout["noise"].free:
-            # The expected cross information of the scale of the noise and the other parameters is zero.
-            i = self.layout.free.index(self._scale_index)
-            fisher[..., i, i] += (
-                self.multiplicity * self.likelihood.scale_information * self.whitening.n_valid
-            )
+    def _information(self, rows: tuple[Tensor, Tensor | None], law: Likelihood, per_sample: Tensor) -> Tensor:
+        fisher = self._gram(rows, per_sample[..., None, None])
+        self._add_noise_information(fisher, law)
         return fisher
+
+    def _add_noise_information(self, fisher: Tensor, law: Likelihood) -> None:
+        """Add the information on the noise: its scale, and the likelihood's own parameter."""
+        # The expected cross information of these and the other parameters is zero.
+        n, free = self.multiplicity * self.whitening.n_valid, self.layout.free
+        i = free.index(self._scale_index) if self.layout["noise"].free else None
+        if i is not None:
+            fisher[..., i, i] += law.scale_information * n
+        if self._shape.start in free:
+            j = free.index(self._shape.start)
+            own, cross = law.log_parameter_information()
+            fisher[..., j, j] += own * n
+            if i is not None:
+                fisher[..., i, j] += cross * n
+                fisher[..., j, i] += cross * n

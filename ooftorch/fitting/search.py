@@ -3,7 +3,7 @@
 Each row of a batch is an independent fit. `search` finds candidates, `finish` minimises on the exact model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from ooftorch.fitting.resolution import Level, Resolutions
 from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
-__all__ = ["Minima", "approach", "finish", "search"]
+__all__ = ["Minima", "approach", "estimate_noise", "finish", "search"]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
 # the search level, at the coarse level, and at the exact level.
@@ -63,6 +63,7 @@ def approach(
 ) -> Minima:
     """Descend from each start (b, n_parameters) to the neighbourhood of a minimum, on the search level.
 
+    Degrees of freedom of the likelihood stay at one, where outliers matter least.
     If the scale of the noise is free, it is first held at the estimate from the residuals of the start:
     otherwise the curvature would change by orders of magnitude during the descent. For a robust likelihood
     the held scale is wider by `initial_widening`, so that no sample is an outlier: with the true scale there
@@ -70,6 +71,7 @@ def approach(
     Zisserman 1987, Visual Reconstruction).
     """
     n_eval = torch.zeros_like(rows)
+    layout = layout.with_held(p.name for p in levels.likelihood.declare())
     if layout["noise"].free:
         held = layout.with_held(["noise"])
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
@@ -101,7 +103,8 @@ def finish(
     Minima
         One row per fit; `n_eval` includes the coarse descents of all its candidates.
     """
-    coarse = _descend(levels, levels.coarse, layout, rows[numbers], minima.coordinates, progress, _COARSE)
+    start = estimate_noise(levels, levels.coarse, layout, rows[numbers], minima.coordinates)
+    coarse = _descend(levels, levels.coarse, layout, rows[numbers], start, progress, _COARSE)
     n_eval = torch.zeros_like(rows).index_add(0, numbers, coarse.n_eval)
     chosen = [
         min(torch.nonzero(numbers == i).flatten().tolist(), key=lambda j: float(coarse.objective[j]))
@@ -203,18 +206,44 @@ def _draw_restarts(numbers: list[int], like: Tensor, random: np.random.Generator
 
 
 def _set_noise(levels: Resolutions, layout: Layout, rows: Tensor, u: Tensor, factor: float = 1.0) -> Tensor:
-    """Return the coordinates with the scale of the noise estimated from the residuals, times `factor`."""
+    """Return the coordinates with the scale of the noise estimated from the residuals, times `factor`.
+
+    The likelihood's own parameters are set to those of a search.
+    """
     noise, i = layout["noise"], layout.index("noise")
-    if not noise.free:
-        return u
-    samples = levels.search.samples.select_observations(rows)
-    with torch.no_grad():
-        r = levels.noise.whitening(samples).whiten(samples.power - levels.search.model(u))
     u = u.clone()
-    for j, (residuals, valid) in enumerate(zip(r, samples.valid, strict=True)):
-        scale = max(levels.likelihood.estimate_scale(residuals[valid]), 1e-9 * noise.scale)
-        u[j, i] = noise.coordinate(factor * scale)
+    for name, value in levels.likelihood.search_values.items():
+        u[:, layout.index(name)] = layout[name].coordinate(value)
+    if noise.free:
+        for j, residuals in enumerate(_find_residuals(levels, levels.search, rows, u)):
+            scale = max(levels.likelihood.estimate_scale(residuals), 1e-9 * noise.scale)
+            u[j, i] = noise.coordinate(factor * scale)
     return u
+
+
+def estimate_noise(levels: Resolutions, level: Level, layout: Layout, rows: Tensor, u: Tensor) -> Tensor:
+    """Return the coordinates (b, n_parameters) with the likelihood's own parameters estimated from the residuals.
+
+    With the scale of the noise, where both are free; without such parameters the coordinates are unchanged.
+    """
+    own = [p.name for p in levels.likelihood.declare()]
+    if not own or not all(layout[name].free for name in (*own, "noise")):
+        return u
+    u = u.clone()
+    for j, residuals in enumerate(_find_residuals(levels, level, rows, u)):
+        scale, values = levels.likelihood.estimate(residuals)
+        scale = max(scale, 1e-9 * layout["noise"].scale)
+        for name, value in zip(("noise", *own), (scale, *values), strict=True):
+            u[j, layout.index(name)] = layout[name].coordinate(value)
+    return u
+
+
+def _find_residuals(levels: Resolutions, level: Level, rows: Tensor, u: Tensor) -> Iterator[Tensor]:
+    """Whitened residuals (n_valid,) of each fit at one level, for a scale of the noise of one."""
+    samples = level.samples.select_observations(rows)
+    with torch.no_grad():
+        r = levels.noise.whitening(samples).whiten(samples.power - level.model(u))
+    return (residuals[valid] for residuals, valid in zip(r, samples.valid, strict=True))
 
 
 def _descend(

@@ -123,7 +123,9 @@ def set_up(
     oo = OO(options.device)
 
     instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
-    layout = declare_layout(instrument).with_added(noise.declare_scale(errors_known, likelihood.robust, peak))
+    layout = declare_layout(instrument).with_added(
+        noise.declare_scale(errors_known, likelihood.robust, peak), *likelihood.declare()
+    )
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
