@@ -239,12 +239,16 @@ def test_the_problem_is_what_fit_minimises(maps, problem):
     assert again.parameters == result.parameters
     np.testing.assert_allclose(again.covariance, result.covariance)
     assert ooftorch.verdict(again) == ooftorch.verdict(result)
-    assert set(problem.priors) == {"sigma"}
+    assert set(problem.priors) == {"sigma", "x0", "y0", "dz_scale"}
     assert problem.priors["sigma"].log
-    assert problem.ties == ((("gain_0", "gain_1", "gain_2"), 0.03),)
+    assert [(tie.names[0], tie.centred) for tie in problem.ties] == [
+        ("gain_0", False),
+        ("dx_0", True),
+        ("dy_0", True),
+    ]
     values = problem.values(x)
     assert values["z3"] == result.parameters["z3"].value
-    assert values["dx_0"] == 0.0  # held
+    assert values["dz"] == 0.0  # held
 
 
 @pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "metric-bfgs"])

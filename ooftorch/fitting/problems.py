@@ -85,8 +85,8 @@ class Problem:
         Of the free parameters.
     priors : dict of str to Prior
         Of the free parameters that have one.
-    ties : tuple of (names, float)
-        Groups of parameters tied to each other: see `Layout`.
+    ties : tuple of Tie
+        Groups of parameters tied to each other.
     posterior : Posterior
         The objective, with likelihood, priors, model and samples.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ooftorch.device import OO, Movable
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Layout, Parameter
+from ooftorch.optics.parameters import Layout, Parameter, Tie
 from ooftorch.optics.pixels import Pixels, Shape
 from ooftorch.optics.propagation import Gradients, Propagation
 
@@ -74,8 +74,8 @@ class Effect(Movable):
         """All parameters of this part for an instrument, with default free flags and priors."""
 
     @classmethod
-    def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:
-        """Ties between the parameters: see `Layout.ties`."""
+    def declare_ties(cls, instrument: Instrument) -> Sequence[Tie]:
+        """Ties between the parameters."""
         return ()
 
     @abstractmethod

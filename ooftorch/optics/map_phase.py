@@ -14,16 +14,14 @@ from torch import Tensor
 
 from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Parameter, declare_per_map
+from ooftorch.optics.parameters import Parameter, Tie, declare_per_map
 from ooftorch.optics.pixels import Pixels
 from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["MAP_PHASES", "Defocus", "MapPhase", "Pointing"]
 
-# Standard deviation of the prior on dx and dy of a map, in units of wavelength over diameter.
-_POINTING_PRIOR = 0.25
-# Standard deviation of the prior on dz, the focus error common to all maps, metres.
-_FOCUS_PRIOR_M = 1e-3
+# Standard deviation of dx and dy of a map about their mean, in units of wavelength over diameter.
+_POINTING_TIE = 0.25
 
 
 class MapPhase(Effect):
@@ -77,29 +75,43 @@ class MapPhase(Effect):
 class Defocus(MapPhase):
     """Defocus: phase -k dL (CONVENTIONS 3), with the path dL a polynomial in the focus offset dz.
 
-    Its one parameter, dz (metres), is added to the nominal focus offsets of all maps.
+    The focus offsets of all maps are the nominal ones times dz_scale, plus dz (metres).
     """
 
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
-        return [Parameter("dz", "m", 0.0, _FOCUS_PRIOR_M, prior=_FOCUS_PRIOR_M)]
+        telescope = instrument.telescope
+        shift = telescope.focus_shift_error(instrument.wavelength)
+        return [
+            Parameter("dz", "m", 0.0, shift, prior=shift),
+            Parameter("dz_scale", "", 1.0, free=True, log=True, prior=telescope.focus_errors.scale),
+        ]
 
     @staticmethod
     def build_screens(instrument: Instrument, pixels: Pixels) -> np.ndarray:  # noqa: D102
         k = 2 * math.pi / instrument.wavelength
         return -k * instrument.telescope.path_powers(pixels.x, pixels.y)
 
+    def _offsets(self, values: Tensor) -> Tensor:
+        """Focus offsets (..., n_maps), metres."""
+        shift, scale = values.split(1, -1)
+        return self._nominal_dz * scale + shift
+
     def coefficients(self, values: Tensor) -> Tensor:  # noqa: D102
-        dz = self._nominal_dz + values
+        dz = self._offsets(values)
         return torch.stack([dz, *(dz ** (p + 1) for p in range(1, len(self.screens)))], -1)
 
     def rates(self, values: Tensor) -> Tensor:  # noqa: D102
-        dz = self._nominal_dz + values
-        return torch.stack([(p + 1) * dz**p for p in range(len(self.screens))], -1).unsqueeze(-3)
+        dz = self._offsets(values)
+        by_offset = torch.stack([(p + 1) * dz**p for p in range(len(self.screens))], -1)
+        return torch.stack([by_offset, self._nominal_dz.unsqueeze(-1) * by_offset], -3)
 
 
 class Pointing(MapPhase):
-    """Pointing error of each map: phase k (x dx + y dy) moves its beam by (dx, dy) rad (CONVENTIONS 2)."""
+    """Pointing error of each map: phase k (x dx + y dy) moves its beam by (dx, dy) rad (CONVENTIONS 2).
+
+    Where the surface has tilts, these stand for what the maps have in common.
+    """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -111,8 +123,16 @@ class Pointing(MapPhase):
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
         beam, n = instrument.beam, instrument.n_maps
         return [
-            *declare_per_map("dx", n, "rad", 0.0, beam, prior=_POINTING_PRIOR * beam),
-            *declare_per_map("dy", n, "rad", 0.0, beam, prior=_POINTING_PRIOR * beam),
+            *declare_per_map("dx", n, "rad", 0.0, beam, free=True),
+            *declare_per_map("dy", n, "rad", 0.0, beam, free=True),
+        ]
+
+    @classmethod
+    def declare_ties(cls, instrument: Instrument) -> Sequence[Tie]:  # noqa: D102
+        names, n, basis = [p.name for p in cls.declare(instrument)], instrument.n_maps, instrument.basis
+        return [
+            Tie(tuple(names[:n]), _POINTING_TIE, centred=basis.x_tilt is not None),
+            Tie(tuple(names[n:]), _POINTING_TIE, centred=basis.y_tilt is not None),
         ]
 
     @staticmethod

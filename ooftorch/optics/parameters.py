@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,16 @@ from torch import Tensor
 from ooftorch.device import OO, Movable
 from ooftorch.errors import InputError
 
-__all__ = ["LOG_LIMIT", "Layout", "Parameter", "Units", "declare_per_map"]
+__all__ = ["LOG_LIMIT", "Layout", "Parameter", "Tie", "Units", "declare_per_map"]
 
 LOG_LIMIT = 50.0
 """Limit of |log(value/scale)| of a positive parameter; beyond it is clamped, so that a line search that
 overshoots does not overflow."""
+
+# Standard deviation of the mean of a centred tie, over its width. The model does not change along the mean,
+# so the minimum has it at exactly zero. The error that it adds to the tilts is 1e-4 rad and less; the
+# condition of the information is raised to some 1e9, which leaves seven digits in double precision.
+_CENTRING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,26 @@ def declare_per_map(kind: str, n_maps: int, unit: str, start: float, scale: floa
     return [Parameter(f"{kind}_{i}", unit, start, scale, map=i, **more) for i in range(n_maps)]
 
 
+class Tie(NamedTuple):
+    """Parameters tied to each other: a normal prior on the distance of each from their mean.
+
+    The parameters that are held count in the mean. Without a free one the tie has no effect.
+
+    Attributes
+    ----------
+    names : tuple of str
+    width : float
+        Standard deviation of the distance, in coordinates.
+    centred : bool
+        Whether the mean is held at zero while all of them are free, because another parameter stands for it.
+        Otherwise it has no prior, as a common value that is integrated out.
+    """
+
+    names: tuple[str, ...]
+    width: float
+    centred: bool = False
+
+
 @dataclass(frozen=True)
 class Layout:
     """All parameters of a model, in order.
@@ -95,14 +121,11 @@ class Layout:
     Attributes
     ----------
     parameters : tuple of Parameter
-    ties : tuple of (names, float)
-        Groups of parameters tied to each other: a normal prior on the distance of each from the mean of its
-        group, with this standard deviation in coordinates. Equivalent to a common value with a flat prior,
-        integrated out.
+    ties : tuple of Tie
     """
 
     parameters: tuple[Parameter, ...]
-    ties: tuple[tuple[tuple[str, ...], float], ...] = ()
+    ties: tuple[Tie, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -237,12 +260,20 @@ class Layout:
                 row[i] = 1 / width
                 rows.append(row)
                 target.append(p.coordinate(p.start) / width)
-        for names, width in self.ties:
-            members = [self.index(n) for n in names]
-            block = np.zeros((len(members), len(self.parameters)))
-            block[:, members] = (np.eye(len(members)) - 1 / len(members)) / width
+        for tie in self.ties:
+            members = [self.index(n) for n in tie.names]
+            free = [self.parameters[i].free for i in members]
+            if not any(free):
+                continue
+            n = len(members)
+            block = np.zeros((n + 1, len(self.parameters)))
+            block[:n, members] = (np.eye(n) - 1 / n) / tie.width
+            if tie.centred and all(free):
+                block[n, members] = 1 / (n * _CENTRING * tie.width)
+            else:
+                block = block[:n]
             rows.extend(block)
-            target.extend([0.0] * len(members))
+            target.extend([0.0] * len(block))
         return np.array(rows).reshape(-1, len(self.parameters)), np.array(target)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ooftorch.optics.effect import Effect
 from ooftorch.optics.instrument import Instrument
-from ooftorch.optics.parameters import Parameter, declare_per_map
+from ooftorch.optics.parameters import Parameter, Tie, declare_per_map
 from ooftorch.optics.propagation import Gradients, Propagation
 
 __all__ = ["BeamRatio", "Gains", "Offsets"]
@@ -27,8 +27,8 @@ class Gains(Effect):
         return declare_per_map("gain", instrument.n_maps, "data", peak, peak, free=True, log=True)
 
     @classmethod
-    def declare_ties(cls, instrument: Instrument) -> tuple[tuple[tuple[str, ...], float], ...]:  # noqa: D102
-        return ((tuple(p.name for p in cls.declare(instrument)), _GAIN_TIE),)
+    def declare_ties(cls, instrument: Instrument) -> Sequence[Tie]:  # noqa: D102
+        return [Tie(tuple(p.name for p in cls.declare(instrument)), _GAIN_TIE)]
 
     def vjp(self, values: Tensor, propagation: Propagation, gradients: Gradients) -> Tensor:  # noqa: D102
         return gradients.gain

@@ -4,6 +4,7 @@ Aperture x, y are metres from the centre of the dish. On an offset Gregorian +y 
 the parent paraboloid, as in the original OOF software.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from ooftorch.optics.blockage import Blockage
 from ooftorch.optics.defocus import Optics
 from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["Telescope", "UsualIllumination"]
+__all__ = ["FocusErrors", "Telescope", "UsualIllumination"]
 
 Array = NDArray[np.float64]
 
@@ -22,6 +23,9 @@ Array = NDArray[np.float64]
 _RINGS, _ANGLES = 16, 16
 # Usual defocus: path at the rim minus path at the centre, in wavelengths. The literature has 0.7 to 1.9.
 _USUAL_DEFOCUS = 1.25
+# Focus error where the telescope's is not known: the z4 that it makes, radians. And the least path from rim
+# to centre, per metre of motion, that counts as defocus at all.
+_FOCUS_ERROR, _LEAST_DEPTH = 0.2, 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,20 @@ class UsualIllumination:
 
 
 @dataclass(frozen=True)
+class FocusErrors:
+    """How well the focus of a telescope is known: standard deviations.
+
+    Attributes
+    ----------
+    scale : relative, of the travel of the subreflector or feed.
+    shift : of the focus setting that all maps share, metres; None if not known.
+    """
+
+    scale: float = 0.03
+    shift: float | None = None
+
+
+@dataclass(frozen=True)
 class Telescope:
     """A dish, its optics and its blockage.
 
@@ -52,6 +70,7 @@ class Telescope:
     optics, blockage, illumination : see `Optics`, `Blockage` and `UsualIllumination`.
     frequency : at which the surface is usually measured, hertz; None if not known.
     good_surface_rms : rms half-path error, metres, that a good solution stays below; None if not known.
+    focus_errors : see `FocusErrors`.
     """
 
     name: str
@@ -63,6 +82,7 @@ class Telescope:
     illumination: UsualIllumination = field(default_factory=UsualIllumination)
     frequency: float | None = None
     good_surface_rms: float | None = None
+    focus_errors: FocusErrors = field(default_factory=FocusErrors)
 
     @property
     def focal_length(self) -> float | None:
@@ -148,6 +168,16 @@ class Telescope:
     def usual_defocus(self, wavelength: float) -> float:
         """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits."""
         return float(f"{_USUAL_DEFOCUS * wavelength / self.depth():.1e}")
+
+    def focus_shift_error(self, wavelength: float) -> float:
+        """Standard deviation (m) of the focus setting that all maps share.
+
+        Where it is not known, the shift that makes a z4 of 0.2 rad: z4 from centre to rim is twice its
+        coefficient.
+        """
+        if self.focus_errors.shift is not None:
+            return self.focus_errors.shift
+        return _FOCUS_ERROR * wavelength / (math.pi * max(self.depth(), _LEAST_DEPTH))
 
     def steepness(self) -> float:
         """Return the largest radial slope of the ring-averaged path per metre of focus motion, rad/m.

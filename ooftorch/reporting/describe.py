@@ -102,7 +102,9 @@ def describe_telescope(telescope: Telescope) -> str:
     taper = "" if illumination.taper_db is None else f", edge taper {illumination.taper_db:g} dB"
     stop = "" if illumination.radius is None else f", cold stop {illumination.radius:g} m"
     focal = "unknown" if telescope.focal_length is None else f"{telescope.focal_length:g} m"
+    errors = telescope.focus_errors
     simulated = "no usual frequency"
+    shift = "its shift is not known" if errors.shift is None else f"shift to {1e3 * errors.shift:g} mm"
     if telescope.frequency is not None:
         dz = telescope.usual_defocus(telescope.usual_wavelength())
         simulated = f"{1e-9 * telescope.frequency:g} GHz, {1e3 * dz:g} mm out of focus, by default"
@@ -116,6 +118,7 @@ def describe_telescope(telescope: Telescope) -> str:
             f"  open aperture  {100 * area / (math.pi * r**2):.1f} % of the disc",
             f"  illumination   {illumination.model}{taper}{stop}",
             f"  focus          1 mm changes the path by {np.ptp(path) * 1e6:.0f} um across the dish",
+            f"  focus errors   travel to {errors.scale:.2g} of itself, {shift}",
             f"  simulated at   {simulated}",
         ]
     )

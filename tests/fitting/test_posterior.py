@@ -28,14 +28,18 @@ def places(n):
 X, Y = places(7)
 
 
-def problem(likelihood, noise_free=True, residual=0.0, seed=0, n=7, freed=("x0", "dx")):
-    """A small posterior and its free coordinates, none at zero; data `residual` noises off the model."""
+def problem(likelihood, noise_free=True, residual=0.0, seed=0, n=7, freed=("x0", "dx_1", "dy_1")):
+    """A small posterior and its free coordinates, none at zero; data `residual` noises off the model.
+
+    Of centre, pointing and focus only what is in `freed` is free.
+    """
     rng = np.random.default_rng(seed)
     model = BeamModel(
         telescopes.load("paper"), 1.1e-3, [MapGeometry(d, *places(n)) for d in (-0.05, 0.05)], order=2, n=32
     )
     noise = Parameter("noise", "data", 0.02, 1.0, free=noise_free, log=True)
-    layout = model.layout.with_added(noise).with_free(freed)
+    held = ("x0", "y0", "dz_scale", *(f"d{axis}_{i}" for axis in "xy" for i in range(2)))
+    layout = model.layout.with_added(noise).with_held(held).with_free(freed)
     model = model.with_layout(layout)
     u = torch.tensor(layout.coordinates())
     u[layout.free] += torch.tensor(rng.normal(size=len(layout.free)) * 0.1)
@@ -68,8 +72,13 @@ def test_value_is_likelihood_plus_priors(likelihood, nll):
         if p.free and p.prior is not None:
             gap = np.log(values[p.name] / p.start) if p.log else values[p.name] - p.start
             expected += 0.5 * (gap / p.prior) ** 2
-    gains = np.log([values["gain_0"], values["gain_1"]])
-    expected += 0.5 * np.sum((gains - gains.mean()) ** 2) / 0.03**2
+    beam = 1.1e-3 / 5.6
+    for kind, of, width in (
+        ("gain", np.log, 0.03),
+        *((f"d{axis}", np.asarray, 0.25 * beam) for axis in "xy"),
+    ):
+        tied = of([values[f"{kind}_{i}"] for i in range(2)])
+        expected += 0.5 * np.sum((tied - tied.mean()) ** 2) / width**2
     assert posterior(x).item() == pytest.approx(expected, rel=1e-12)
 
 

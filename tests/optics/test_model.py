@@ -13,6 +13,7 @@ import torch
 from ooftorch import reference
 from ooftorch.errors import InputError
 from ooftorch.optics import illumination, telescopes, zernike
+from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout, Parameter
@@ -71,13 +72,13 @@ def per_map(scope):
     return {f"{name}_{i}": float(c) for name, column in columns.items() for i, c in enumerate(column)}
 
 
-def by_reference(name, scope, model_name, n, oversample, *, focus_error=0.0, **receiver):
+def by_reference(name, scope, model_name, n, oversample, *, focus_error=0.0, focus_scale=1.0, **receiver):
     out = []
     for m, gain, offset, pointing in zip(three_maps(scope), *settings(scope), strict=True):
         power = reference.beam(
             specification(name),
             WAVELENGTH,
-            m.dz + focus_error,
+            focus_scale * m.dz + focus_error,
             surface(),
             {"model": model_name, **ILLUMINATIONS[model_name]},
             m.x,
@@ -112,8 +113,8 @@ def test_reference_for_every_telescope_and_illumination(name, model_name):
         n=36,
         oversample=1.5,
     )
-    model.set(**named(surface()), **ILLUMINATIONS[model_name], **per_map(scope), dz=7e-4)
-    assert_matches(model, by_reference(name, scope, model_name, 36, 1.5, focus_error=7e-4))
+    model.set(**named(surface()), **ILLUMINATIONS[model_name], **per_map(scope), dz=7e-4, dz_scale=1.1)
+    assert_matches(model, by_reference(name, scope, model_name, 36, 1.5, focus_error=7e-4, focus_scale=1.1))
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_gradient_of_what_is_held_is_zero():
             return at.vjp(w)
 
     before = gradient(model)
-    moving = [f"{n}_{i}" for n in ("dx", "dy") for i in range(3)] + ["dz"]
+    moving = [f"{n}_{i}" for n in ("dx", "dy") for i in range(3)] + ["dz", "dz_scale"]
     layout = model.layout.with_held([*moving, "q"])
     after, free = gradient(model.with_layout(layout)), layout.free
     torch.testing.assert_close(after[..., free], before[..., free], rtol=1e-12, atol=1e-12)
@@ -419,7 +420,7 @@ def test_any_optimiser_moves_the_free_parameters_and_no_other():
     truth = tiny()
     data = truth().detach()
     model = tiny()
-    model = model.with_layout(model.layout.with_fixed({"sigma": 0.5, "offset": 0.0}).with_free(["dx"]))
+    model = model.with_layout(model.layout.with_fixed({"sigma": 0.5, "offset": 0.0, "dy": 0.0}))
     model.set(**ILLUMINATIONS["gaussian"] | named(0.5 * surface(2)))
     before = model.values()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
@@ -435,7 +436,8 @@ def test_any_optimiser_moves_the_free_parameters_and_no_other():
     assert losses[-1] < 0.2 * losses[0]
     moved = {name for name, value in model.values().items() if value != before[name]}
     assert moved == {p.name for p in model.layout.parameters if p.free}
-    assert moved == {"z1", "z2", "z3", "z4", "z5"} | {f"{n}_{i}" for n in ("gain", "dx") for i in range(3)}
+    one = {"z1", "z2", "z3", "z4", "z5", "x0", "y0", "dz_scale"}
+    assert moved == one | {f"{n}_{i}" for n in ("gain", "dx") for i in range(3)}
 
 
 # ------------------------------------------------------------------------------------------- layout
@@ -451,6 +453,7 @@ def test_names_and_which_are_free():
     shape = ["sigma", "x0", "y0", "amp", "rho", "diff"]
     assert names == [f"z{k}" for k in range(6)] + shape + gains + offsets + [
         "dz",
+        "dz_scale",
         *pointing[0],
         *pointing[1],
         "gain_ratio",
@@ -460,8 +463,13 @@ def test_names_and_which_are_free():
     assert free == [
         *(f"z{k}" for k in range(1, 6)),
         "sigma",
+        "x0",
+        "y0",
         *gains,
         *offsets,
+        "dz_scale",
+        *pointing[0],
+        *pointing[1],
         "gain_ratio",
     ]
     assert "gain_ratio" not in tiny().layout.names
@@ -480,8 +488,8 @@ def test_a_name_stands_for_itself_or_one_per_map():
 
 def test_freeing_and_fixing():
     base = layout()
-    freed = base.with_free(["dy", "x0"])
-    assert {freed.names[i] for i in set(freed.free) - set(base.free)} == {"dy_0", "dy_1", "dy_2", "x0"}
+    freed = base.with_held(["dy_0", "dy_1", "dy_2"]).with_free(["dy", "rho", "dz"])
+    assert {freed.names[i] for i in set(freed.free) - set(base.free)} == {"rho", "dz"}
     fixed = freed.with_fixed({"sigma": 0.7, "gain": 2.0, "z3": 0.25})
     assert {fixed.names[i] for i in set(freed.free) - set(fixed.free)} == {
         "sigma",
@@ -605,7 +613,7 @@ def prior_cost(lay, u):
 
 
 def test_prior_is_its_formula():
-    lay = layout().with_free(["x0", "dx", "dz"])
+    lay = layout().with_free(["dz"]).with_held(["dy_1"])
     u = lay.coordinates() + 0.1 * np.random.default_rng(5).standard_normal(len(lay.names))
 
     def formula(vector):
@@ -614,8 +622,13 @@ def test_prior_is_its_formula():
             if p.free and p.prior is not None:
                 away = math.log(values[p.name] / p.start) if p.log else values[p.name] - p.start
                 cost += 0.5 * (away / p.prior) ** 2
+        beam = WAVELENGTH / 12
         gains = np.log([values[f"gain_{i}"] for i in range(3)])
-        return cost + 0.5 * np.sum((gains - gains.mean()) ** 2) / 0.03**2
+        dx, dy = (np.array([values[f"{kind}_{i}"] / beam for i in range(3)]) for kind in ("dx", "dy"))
+        for tied, width in ((gains, 0.03), (dx, 0.25), (dy, 0.25)):
+            cost += 0.5 * np.sum((tied - tied.mean()) ** 2) / width**2
+        # The tilts stand for the mean; it is free where one of the maps is held.
+        return cost + 0.5 * (dx.mean() / (1e-4 * 0.25)) ** 2
 
     assert prior_cost(lay, u) == pytest.approx(formula(u), rel=1e-12)
     rows, target = lay.prior()
@@ -623,14 +636,15 @@ def test_prior_is_its_formula():
     for i in range(len(u)):
         step = 1e-5 * (np.arange(len(u)) == i)
         slope = (formula(u + step) - formula(u - step)) / 2e-5
-        assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-6)
+        assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-12 * formula(u) / 1e-5)
     with_prior = {lay.names[i] for i in np.flatnonzero(gradient)}
     gains = {f"gain_{i}" for i in range(3)}
-    assert with_prior == gains | {"sigma", "x0", "dx_0", "dx_1", "dx_2", "dz", "gain_ratio"}
+    pointing = {f"{kind}_{i}" for kind in ("dx", "dy") for i in range(3)}
+    assert with_prior == gains | pointing | {"sigma", "x0", "y0", "dz", "dz_scale", "gain_ratio"}
 
 
 def test_prior_widths_are_in_the_units_of_the_values():
-    lay = layout().with_free(["dx", "dz"])
+    lay = layout().with_free(["dz"])
     start = lay.coordinates()
 
     def cost(**values):
@@ -638,12 +652,16 @@ def test_prior_widths_are_in_the_units_of_the_values():
 
     assert prior_cost(lay, start) == 0
     beam = WAVELENGTH / 12
-    assert cost(dx_1=0.25 * beam) == pytest.approx(0.5)  # one standard deviation
-    assert cost(dz=-1e-3) == pytest.approx(0.5)
+    # A quarter of a beam from the mean: two maps at one standard deviation each.
+    assert cost(dx_1=0.25 * beam, dx_2=-0.25 * beam) == pytest.approx(1.0)
+    shift = 0.2 * WAVELENGTH / (math.pi * telescopes.load("alma").depth())
+    assert cost(dz=-shift) == pytest.approx(0.5)
+    assert cost(dz_scale=math.exp(0.03)) == pytest.approx(0.5)
+    assert cost(y0=0.05) == pytest.approx(0.5)
     sigma = lay.values(start)["sigma"]
     assert cost(sigma=sigma * math.exp(0.1)) == pytest.approx(0.5)
     # Held parameters have no prior, wherever they are.
-    assert cost(x0=0.5, z4=3.0, offset_1=9.0) == 0
+    assert cost(rho=0.5, z4=3.0, offset_1=9.0) == 0
     assert prior_cost(lay.with_fixed({"dx": 0.0}), lay.coordinates({"dx_1": beam})) == 0
 
 
@@ -658,6 +676,23 @@ def test_the_tie_of_the_gains_leaves_a_common_gain_alone():
     # One gain that is 3 % off: its distance from the mean is two thirds of that.
     one = prior_cost(lay, lay.coordinates({"gain_0": math.exp(0.03)}))
     assert one == pytest.approx(0.5 * (4 / 9 + 1 / 9 + 1 / 9))
+
+
+def test_the_tilts_stand_for_the_common_pointing():
+    """Held at zero in the maps where the basis has a tilt along that axis, free where it has not."""
+
+    class NoTilt(ZernikeBasis):
+        x_tilt = None
+
+    geometry = three_maps(telescopes.load("alma"))
+    lay = BeamModel(telescopes.load("alma"), WAVELENGTH, geometry, basis=NoTilt(2), n=24).layout
+    common = lay.coordinates({f"dx_{i}": 3e-4 for i in range(3)})
+    assert prior_cost(lay, common) == pytest.approx(0, abs=1e-20)
+    assert prior_cost(lay, lay.coordinates({f"dy_{i}": 3e-4 for i in range(3)})) > 1e6
+    # A map at a pointing that is known: the others follow it.
+    known = lay.with_fixed({"dy_1": 3e-4})
+    assert prior_cost(known, known.coordinates({"dy_0": 3e-4, "dy_2": 3e-4})) == pytest.approx(0, abs=1e-20)
+    assert prior_cost(known, known.coordinates()) > 0.1
 
 
 def test_every_illumination_has_its_case_here():

@@ -13,7 +13,7 @@ __all__ = ["Illumination", "LogDerivatives", "declare_amplitude", "declare_centr
 LogDerivatives = Mapping[str, Callable[[], Tensor]]
 """Derivatives of the log amplitude by parameter name; each is a function, called only if it is needed."""
 
-# Standard deviation of the prior on the centre of the illumination, in dish radii; used if it is freed.
+# Standard deviation of the prior on the centre of the illumination, in dish radii.
 _CENTRE_PRIOR = 0.05
 
 
@@ -54,7 +54,7 @@ class Illumination(ABC):
 
 def declare_centre() -> list[Parameter]:
     """Centre of the illumination, x0 and y0."""
-    return [Parameter(name, "R", 0.0, prior=_CENTRE_PRIOR) for name in ("x0", "y0")]
+    return [Parameter(name, "R", 0.0, free=True, prior=_CENTRE_PRIOR) for name in ("x0", "y0")]
 
 
 def declare_amplitude() -> Parameter:

@@ -18,7 +18,7 @@ from ooftorch.errors import InputError
 from ooftorch.optics import illumination
 from ooftorch.optics.blockage import Blockage, Hole, Legs, find_shadow_corner
 from ooftorch.optics.defocus import DualReflector, OffsetGregorian, Optics, PrimeFocus, Shaped
-from ooftorch.optics.telescope import Telescope, UsualIllumination
+from ooftorch.optics.telescope import FocusErrors, Telescope, UsualIllumination
 
 __all__ = ["load", "names"]
 
@@ -105,7 +105,9 @@ _TELESCOPE = {
     "optics": _Key(_TABLE, required=True),
     "blockage": _Key(_TABLE),
     "illumination": _Key(_TABLE),
+    "focus": _Key(_TABLE),
 }
+_FOCUS = {"scale_error": _Key(_POSITIVE), "shift_error_m": _Key(_POSITIVE)}
 _BLOCKAGE = {"inner_radius_m": _Key(_NOT_NEGATIVE), "legs": _Key(_TABLE), "holes": _Key(_TABLES)}
 _LEGS = {
     "shape": _Key(_accept_words(("plus", "x")), required=True),
@@ -188,6 +190,7 @@ def _build_telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
         _build_illumination(spec.get("illumination"), f"{file}: [illumination]"),
         spec.get("frequency_hz"),
         spec["good_surface_rms_um"] / 1e6 if "good_surface_rms_um" in spec else None,
+        _build_focus_errors(spec.get("focus", {}), f"{file}: [focus]"),
     )
 
 
@@ -250,6 +253,11 @@ def _build_illumination(spec: dict[str, Any] | None, where: str) -> UsualIllumin
         return UsualIllumination()
     _check_choice(spec, "model", _ILLUMINATION, where)
     return UsualIllumination(spec["model"], spec.get("taper_db"), spec.get("radius_m"))
+
+
+def _build_focus_errors(spec: dict[str, Any], where: str) -> FocusErrors:
+    _check(spec, _FOCUS, where)
+    return FocusErrors(spec.get("scale_error", FocusErrors.scale), spec.get("shift_error_m"))
 
 
 def _check_choice(spec: dict[str, Any], key: str, choices: Mapping[str, dict[str, _Key]], where: str) -> None:
