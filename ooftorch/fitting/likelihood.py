@@ -69,6 +69,10 @@ class Likelihood(ABC):
         """Derivative of `per_sample` with respect to r."""
 
     @abstractmethod
+    def weight(self, r: Tensor) -> Tensor:
+        """Score over residual: the weight of each sample in iteratively reweighted least squares."""
+
+    @abstractmethod
     def curvature(self, r: Tensor) -> Tensor:
         """Second derivative of `per_sample` with respect to r."""
 
@@ -105,6 +109,9 @@ class Gaussian(Likelihood):
     def score(self, r: Tensor) -> Tensor:  # noqa: D102
         return r
 
+    def weight(self, r: Tensor) -> Tensor:  # noqa: D102
+        return torch.ones_like(r)
+
     def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
         return torch.ones_like(r)
 
@@ -126,7 +133,10 @@ class Cauchy(Likelihood):
         return torch.log1p(r.square()) + math.log(math.pi)
 
     def score(self, r: Tensor) -> Tensor:  # noqa: D102
-        return 2 * r / (1 + r.square())
+        return r * self.weight(r)
+
+    def weight(self, r: Tensor) -> Tensor:  # noqa: D102
+        return 2 / (1 + r.square())
 
     def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
         return 2 * (1 - r.square()) / (1 + r.square()).square()
@@ -192,7 +202,10 @@ class Student(Likelihood):
         return 0.5 * (d + 1) * torch.log1p(r.square() / d) + self._normalisation()
 
     def score(self, r: Tensor) -> Tensor:  # noqa: D102
-        return (self._degrees + 1) * r / (self._degrees + r.square())
+        return r * self.weight(r)
+
+    def weight(self, r: Tensor) -> Tensor:  # noqa: D102
+        return (self._degrees + 1) / (self._degrees + r.square())
 
     def curvature(self, r: Tensor) -> Tensor:  # noqa: D102
         d, s = self._degrees, r.square()

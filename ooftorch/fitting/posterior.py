@@ -12,6 +12,7 @@ from ooftorch.fitting.noise_model import NoiseModel, Whitening
 from ooftorch.fitting.samples import Samples
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
+from ooftorch.optics.prediction import Prediction
 
 __all__ = ["Posterior"]
 
@@ -112,11 +113,11 @@ class Posterior:
         values = self.model.parts.units.values(u)
         r = self.whitening.whiten(predicted - self._power, self._scale(values))
         r, cost = self._absorb(r, self.absorption)
-        law = self._law(values)
+        law = self.law(values)
         loss = cost + law.per_sample(r).sum(-1) + self._normalise(values, law, self._constant, self._n_missing)
         return self.multiplicity * loss + 0.5 * self.prior_residuals(u).square().sum(-1)
 
-    def _law(self, values: Tensor) -> Likelihood:
+    def law(self, values: Tensor) -> Likelihood:
         """Return the likelihood with its own parameters as they are among the values (..., n_parameters)."""
         return self.likelihood.at(values[..., self._shape])
 
@@ -163,7 +164,7 @@ class Posterior:
             absorption = None if absorption is None else absorption.select(members)
         u = self._fill_in(anchor, free)
         at = self.model.at(u)
-        scale, law = self._scale(at.values), self._law(at.values)
+        scale, law = self._scale(at.values), self.law(at.values)
         # In place from here on: for large maps memory traffic costs more than arithmetic.
         r = whitening.whiten(at.samples - power, scale)
         amplitudes = None
@@ -201,8 +202,18 @@ class Posterior:
 
         Without the nuisance terms of the scan lines.
         """
-        at = self.model.at(u)
-        return self._absorb(self.whitening.whiten(at.samples - self._power, self._scale(at.values)), self.absorption)[0]
+        return self._absorb(self.whiten_residuals(self.model.at(u)), self.absorption)[0]
+
+    def whiten_residuals(self, at: Prediction) -> Tensor:
+        """Whitened residuals (..., n) of a prediction, model minus data; zero for missing samples.
+
+        With the nuisance terms of the scan lines still in them.
+        """
+        return self.whiten(at, at.samples - self._power)
+
+    def whiten(self, at: Prediction, samples: Tensor) -> Tensor:
+        """Whiten samples (..., n), which may be overwritten, with the scale of the noise of a prediction."""
+        return self.whitening.whiten(samples, self._scale(at.values))
 
     @torch.no_grad()
     def jacobian(self, free: Tensor) -> Tensor:
@@ -213,7 +224,7 @@ class Posterior:
     def information(self, free: Tensor) -> Tensor:
         """Fisher information of data and priors on the free coordinates, (..., n_free, n_free)."""
         values = self.model.parts.units.values(self.complete(free))
-        law = self._law(values)
+        law = self.law(values)
         rows = self._whiten_rows(self.jacobian(free), values)
         return self._information(rows, law, torch.as_tensor(law.mean_information))
 
@@ -227,9 +238,8 @@ class Posterior:
         """
         u = self.complete(free)
         at = self.model.at(u)
-        law = self._law(at.values)
-        r = self.whitening.whiten(at.samples - self._power, self._scale(at.values))
-        r, _ = self._absorb(r, self.absorption)
+        law = self.law(at.values)
+        r, _ = self._absorb(self.whiten_residuals(at), self.absorption)
         curvature = law.curvature(r)
         rows = self._whiten_rows(at.jacobian(self.layout.free), at.values)
         metric = self._gram(rows, curvature.clamp(min=_LEAST_CURVATURE).unsqueeze(-2))
@@ -276,7 +286,7 @@ class Posterior:
         """
         u = self.complete(free)
         values = self.model.parts.units.values(u)
-        law = self._law(values)
+        law = self.law(values)
         rows = self._whiten_rows(self.jacobian(free), values)
         if not law.robust:
             information = self._information(rows, law, torch.as_tensor(law.mean_information))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
 from ooftorch.fitting.posterior import Posterior
@@ -62,7 +63,14 @@ class Resolutions(NamedTuple):
     likelihood: Likelihood
     noise: NoiseModel
 
-    def posterior(self, level: Level, layout: Layout, rows: Tensor | int, anchor: Tensor) -> Posterior:
+    def posterior(
+        self,
+        level: Level,
+        layout: Layout,
+        rows: Tensor | int,
+        anchor: Tensor,
+        absorption: Absorption | None = None,
+    ) -> Posterior:
         """Posterior of the observations `rows` (b,), or of one, at one level.
 
         The anchor is (b, n_parameters), or (n_parameters,) for one observation.
@@ -75,6 +83,7 @@ class Resolutions(NamedTuple):
             self.noise,
             anchor,
             level.multiplicity,
+            absorption,
         )
 
     def metric(self, layout: Layout, rows: Tensor, u: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.resolution import Level, Resolutions
 from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
-__all__ = ["Minima", "approach", "estimate_noise", "finish", "search"]
+__all__ = ["Minima", "approach", "estimate_noise", "finish", "polish", "search"]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
 # the search level, at the coarse level, and at the exact level.
@@ -110,7 +111,19 @@ def finish(
         min(torch.nonzero(numbers == i).flatten().tolist(), key=lambda j: float(coarse.objective[j]))
         for i in range(len(rows))
     ]
-    found = Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval)
+    return polish(levels, layout, rows, Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval), progress)
+
+
+def polish(
+    levels: Resolutions,
+    layout: Layout,
+    rows: Tensor,
+    minima: Minima,
+    progress: Progress,
+    absorption: Absorption | None = None,
+) -> Minima:
+    """Descend to the minimum of the exact model from one point for each fit; `n_eval` counts on."""
+    found = minima
     left = torch.arange(len(rows), device=rows.device)
     for _ in range(_MAX_ROUNDS):
         minimum = _descend(
@@ -122,6 +135,7 @@ def finish(
             progress,
             _FINE,
             _ROUND_EVALUATIONS,
+            None if absorption is None else absorption.select(left),
         )
         minimum = minimum._replace(n_eval=found.n_eval[left] + minimum.n_eval)
         found = Minima(*(old.index_copy(0, left, new) for old, new in zip(found, minimum, strict=True)))
@@ -255,9 +269,10 @@ def _descend(
     progress: Progress,
     gtol: float,
     max_eval: int = 2000,
+    absorption: Absorption | None = None,
 ) -> Minima:
     """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations."""
-    posterior = levels.posterior(level, layout, rows, start)
+    posterior = levels.posterior(level, layout, rows, start, absorption)
 
     def fun(x: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = posterior.value_and_gradient(x, members)

@@ -1,0 +1,233 @@
+"""Nuisance terms of scan lines: their templates, and the widths of their priors, found from the residuals.
+
+A scan line has errors of its own: a level and a slope in time, a gain, and a pointing error that drifts. Each
+term has a template, the change of the samples by one unit of it, and a normal prior whose width is common to the
+lines of a map and maximises the evidence (MacKay 1992, Neural Computation 4, 415). The terms are then integrated
+out: see `absorption`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ooftorch.errors import InputError
+from ooftorch.fitting.absorption import Absorption, LineIndex
+from ooftorch.fitting.posterior import Posterior
+
+__all__ = ["TERMS", "Templates", "Term", "build_templates", "choose_terms", "find_widths"]
+
+
+class Term(NamedTuple):
+    """One kind of nuisance term.
+
+    Attributes
+    ----------
+    name : str
+    group : str
+        Word of the option that switches it on.
+    n_templates : int
+        Templates that share the width of the prior.
+    """
+
+    name: str
+    group: str
+    n_templates: int = 1
+
+
+TERMS = (
+    Term("level", "level"),
+    Term("slope", "slope"),
+    Term("gain", "gain"),
+    Term("pointing", "pointing", 2),
+    Term("pointing_drift", "pointing", 2),
+)
+"""The terms of a scan line, in the order of their templates."""
+
+_GROUPS = tuple(dict.fromkeys(term.group for term in TERMS))
+# Standard deviations of excess scatter for which a term is tried at all.
+_SIGNIFICANT = 3.0
+# Evidence that a term has to gain to be kept, natural units.
+_LEAST_GAIN = 5.0
+# Most iterations of the widths, and the relative change that ends them.
+_ITERATIONS, _TOLERANCE = 100, 1e-3
+
+
+def choose_terms(nuisance: str | Iterable[str]) -> tuple[Term, ...]:
+    """Return the terms that an option allows: "auto", "none", or words such as "level,slope".
+
+    Raises
+    ------
+    InputError
+        If a word is unknown.
+    """
+    words = nuisance.split(",") if isinstance(nuisance, str) else list(nuisance)
+    if words == ["auto"]:
+        return TERMS
+    if words == ["none"]:
+        return ()
+    for word in words:
+        if word not in _GROUPS:
+            raise InputError(
+                f"nuisance {word!r}; expected auto, none, or some of {', '.join(_GROUPS)} with commas between"
+            )
+    return tuple(term for term in TERMS if term.group in words)
+
+
+class Templates(NamedTuple):
+    """Templates of the terms of one observation, or of b of them, at one set of parameters.
+
+    Attributes
+    ----------
+    lines : LineIndex
+    terms : tuple of Term
+    values : Tensor, ([b,] n_lines, length, k)
+        Change of the whitened samples by one unit of each term: the typical peak for levels and slopes, one for
+        relative gains, wavelength over diameter for pointing.
+    weights : Tensor, ([b,] n_lines, length)
+        Weight of each sample: its score over its residual.
+    residuals : Tensor, ([b,] n_lines, length)
+        Whitened residuals, model minus data, with the terms still in them.
+    """
+
+    lines: LineIndex
+    terms: tuple[Term, ...]
+    values: Tensor
+    weights: Tensor
+    residuals: Tensor
+
+    def select(self, row: int) -> "Templates":
+        """Return those of one of b observations."""
+        return Templates(self.lines, self.terms, self.values[row], self.weights[row], self.residuals[row])
+
+    def absorb(self, widths: Tensor) -> Absorption:
+        """Return the operator that takes the terms out, for widths ([b,] n_maps, n_terms) of their priors."""
+        return Absorption(self.lines, self.values * self._spread(widths).unsqueeze(-2), self.weights)
+
+    def _spread(self, widths: Tensor) -> Tensor:
+        """Width of every template of every line, ([b,] n_lines, k)."""
+        counts = torch.tensor([term.n_templates for term in self.terms], device=widths.device)
+        return widths[..., self.lines.maps, :].repeat_interleave(counts, -1)
+
+
+def build_templates(posterior: Posterior, u: Tensor, lines: LineIndex, terms: Sequence[Term]) -> Templates:
+    """Build the templates at the coordinates u (b, n_parameters).
+
+    Those of gain and pointing are derivatives of the beam there; the weights are those of the residuals there,
+    after the terms that the posterior takes out already.
+    """
+    model, names = posterior.model, [term.name for term in terms]
+    at = model.at(u)
+
+    def differentiate(kind: str) -> Tensor:
+        """Change of all samples with one coordinate of their map."""
+        rows = [i for i, p in enumerate(model.layout.parameters) if p.map is not None and p.kind == kind]
+        return at.jacobian(rows).sum(-2)
+
+    with torch.no_grad():
+        level = torch.full_like(at.samples, model.instrument.peak)
+        phase = level if posterior.samples.phase is None else posterior.samples.phase
+        columns = {"level": [level], "slope": [level * phase]}
+        if "gain" in names:
+            columns["gain"] = [differentiate("gain")]
+        if "pointing" in names:
+            columns["pointing"] = [differentiate("dx"), differentiate("dy")]
+            columns["pointing_drift"] = [phase * column for column in columns["pointing"]]
+        whitened = [lines.gather(posterior.whiten(at, column)) for name in names for column in columns[name]]
+        r = posterior.whiten_residuals(at)
+        rest = r if posterior.absorption is None else posterior.absorption.remove(r)[0]
+        weights = lines.gather(posterior.law(at.values).weight(rest))
+        return Templates(lines, tuple(terms), torch.stack(whitened, -1), weights, lines.gather(r))
+
+
+class _Evidence:
+    """Logarithm of the evidence for one observation as a function of the widths, the weights being fixed.
+
+    It depends on the samples through a matrix of k x k and a vector of k numbers for each line alone.
+    """
+
+    def __init__(self, templates: Templates, n_maps: int) -> None:
+        weighted = templates.values.mT * templates.weights.unsqueeze(-2)
+        self._gram = weighted @ templates.values
+        self._projected = (weighted @ templates.residuals.unsqueeze(-1))[..., 0]
+        self._maps, self._n_maps, self._spread = templates.lines.maps, n_maps, templates._spread
+        counts = [term.n_templates for term in templates.terms]
+        self._term = torch.repeat_interleave(torch.tensor(counts, device=self._gram.device))
+        self._n_terms = len(counts)
+
+    def _sum(self, by_template: Tensor) -> Tensor:
+        """Sum (n_lines, k) over the lines of each map and the templates of each term, (n_maps, n_terms)."""
+        by_term = by_template.new_zeros((len(by_template), self._n_terms)).index_add(1, self._term, by_template)
+        return by_term.new_zeros((self._n_maps, self._n_terms)).index_add(0, self._maps, by_term)
+
+    def estimate(self) -> Tensor:
+        """Widths (n_maps, n_terms) by the method of moments, each term as if it were alone; zero for none.
+
+        Zero, too, where the excess over the noise is not significant.
+        """
+        own = self._gram.diagonal(dim1=-2, dim2=-1)
+        excess = self._sum(self._projected.square() - own)
+        spread = self._sum(own.square())
+        significant = excess > _SIGNIFICANT * torch.sqrt(2 * spread)
+        return torch.where(significant, excess / spread, 0.0).sqrt()
+
+    def solve(self, widths: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Evidence over that without terms, and posterior mean and variance (n_lines, k), in prior widths."""
+        d = self._spread(widths)
+        matrix = self._gram * d.unsqueeze(-1) * d.unsqueeze(-2)
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        root = torch.linalg.cholesky(matrix)
+        covariance = torch.cholesky_inverse(root)
+        projected = d * self._projected
+        mean = (covariance @ projected.unsqueeze(-1))[..., 0]
+        log_root = torch.log(root.diagonal(dim1=-2, dim2=-1)).sum()
+        gain = 0.5 * torch.linalg.vecdot(projected, mean).sum() - log_root
+        return float(gain), mean, covariance.diagonal(dim1=-2, dim2=-1)
+
+    def maximise(self, widths: Tensor) -> tuple[Tensor, float]:
+        """Widths that maximise the evidence, from a start; and the evidence over that without terms."""
+        for _ in range(_ITERATIONS):
+            _, mean, variance = self.solve(widths)
+            found = self._sum(mean.square())
+            determined = self._sum(1 - variance).clamp(min=1e-12)
+            new = torch.where(widths > 0, widths * torch.sqrt(found / determined), 0.0)
+            change = (new / widths).nan_to_num(1.0).log().abs().amax()
+            widths = new
+            if change < _TOLERANCE:
+                break
+        return widths, self.solve(widths)[0]
+
+
+def find_widths(templates: Templates, n_maps: int) -> Tensor:
+    """Find the widths of the priors of one observation's terms.
+
+    Terms that do not gain evidence enough, over all maps, are left out.
+
+    Parameters
+    ----------
+    templates : Templates
+        Of one observation.
+    n_maps : int
+
+    Returns
+    -------
+    Tensor, (n_maps, n_terms)
+        In the units of the templates; zero for a term that is not there.
+    """
+    evidence = _Evidence(templates, n_maps)
+    widths = evidence.estimate()
+    while bool((widths > 0).any()):
+        widths, gain = evidence.maximise(widths)
+        losses = []
+        for i in range(widths.shape[1]):
+            without = widths.clone()
+            without[:, i] = 0.0
+            losses.append(gain - evidence.solve(without)[0] if bool((widths[:, i] > 0).any()) else math.inf)
+        weakest = min(range(len(losses)), key=lambda i: losses[i])
+        if losses[weakest] > _LEAST_GAIN:
+            break
+        widths = widths.clone()
+        widths[:, weakest] = 0.0
+    return widths
