@@ -8,6 +8,7 @@ are those of its score at the latest residuals, score(r)/r: at the minimum, wher
 residuals, the gradient is that of the joint posterior of parameters and amplitudes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -104,6 +105,12 @@ class Absorption:
         object.__setattr__(self, "_solver", torch.cholesky_solve(weighted, root))
         log_diagonal = torch.log(root.diagonal(dim1=-2, dim2=-1))
         object.__setattr__(self, "log_determinant", log_diagonal.sum((-1, -2)))
+
+    @classmethod
+    def stack(cls, one_by_one: Sequence["Absorption"]) -> "Absorption":
+        """Join those of single observations, with the same lines, along a first dimension."""
+        templates, weights = (torch.stack([getattr(a, name) for a in one_by_one]) for name in ("templates", "weights"))
+        return cls(one_by_one[0].lines, templates, weights)
 
     def select(self, rows: Tensor) -> "Absorption":
         """Return that of the observations with these numbers (int Tensor)."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from ooftorch.fitting.goodness import compute_chi2, estimate_noises
+from ooftorch.fitting.posterior import Posterior
+from ooftorch.fitting.refinement import Refined
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout
 from ooftorch.result import OrderFit
@@ -19,72 +21,76 @@ class Fitted(NamedTuple):
 
     Attributes
     ----------
+    layout : Layout
+        Which parameters are free.
     coordinates : Tensor, (n_parameters,)
     predicted : ndarray, (n_samples,)
         Samples of the model at these coordinates.
+    taken_up : ndarray, (n_samples,)
+        What the terms of the scan lines add to them.
     noises : list of float
         Standard error of a sample of each map.
     distance : float
         Estimated distance to the minimum, in standard deviations.
     orders : tuple of OrderFit
         Of the orders fitted so far.
+    posterior : Posterior
+        Of the exact model.
+    widths : ndarray, (n_maps, n_terms)
+        Of the priors of the terms of scan lines.
     """
 
+    layout: Layout
     coordinates: Tensor
     predicted: np.ndarray
+    taken_up: np.ndarray
     noises: list[float]
     distance: float
     orders: tuple[OrderFit, ...]
+    posterior: Posterior
+    widths: np.ndarray
 
 
-def evaluate(
-    setup: Setup,
-    layout: Layout,
-    rows: Tensor,
-    u: Tensor,
-    order: int,
-    distance: Tensor,
-    n_eval: Tensor,
-    seconds: float,
-) -> list[Fitted]:
-    """Evaluate objective, noise and chi-square of some of the observations on the exact model.
+def evaluate(setup: Setup, fit: Refined, row: int, order: int, seconds: float) -> Fitted:
+    """Evaluate objective, noise and chi-square of the fit of one observation on the exact model.
 
     Parameters
     ----------
     setup : Setup
-    layout : Layout
-        Which parameters are free at this order.
-    rows : int Tensor, (b,)
-        Numbers of the observations.
-    u : Tensor, (b, n_parameters)
-        Coordinates.
+    fit : Refined
+        The minimum, and which parameters are free there.
+    row : int
+        Number of the observation.
     order : int
-    distance : Tensor, (b,)
-        To the minimum, in standard deviations.
-    n_eval : Tensor, (b,)
-        Evaluations of each observation at this order.
     seconds : float
-        Wall time per observation at this order.
+        Wall time at this order.
 
     Returns
     -------
-    list of Fitted
-        One per observation, with this order alone.
+    Fitted
+        With this order alone.
     """
-    posterior = setup.levels.posterior(setup.levels.exact, layout, rows, u)
+    u, layout = fit.minimum.coordinates[0], fit.layout
+    posterior = setup.levels.posterior(setup.levels.exact, layout, row, u, fit.absorption)
     with torch.no_grad():
         predicted = posterior.model(u)
-        objective = posterior.value(u, predicted).tolist()
+        objective = float(posterior.value(u, predicted))
+        taken_up = posterior.taken_up(u, predicted)
     samples = posterior.samples
-    residuals = torch.where(samples.valid, samples.power - predicted, 0.0)
-    found = []
-    for i, row in enumerate(rows.tolist()):
-        maps = setup.observations[row].maps
-        noises = estimate_noises(maps, posterior.model.split(residuals[i].cpu().numpy()))
-        chi2 = compute_chi2(
-            setup.levels.noise, samples.select_observations(i), noises, setup.errors_known, residuals[i]
-        )
-        dof = int(samples.valid[i].sum()) - len(layout.free)
-        one = OrderFit(order, objective[i], chi2 / dof, len(layout.free), int(n_eval[i]), seconds)
-        found.append(Fitted(u[i], predicted[i].cpu().numpy(), noises, float(distance[i]), (one,)))
-    return found
+    residuals = torch.where(samples.valid, samples.power - predicted - taken_up, 0.0)
+    maps = setup.observations[row].maps
+    noises = estimate_noises(maps, posterior.model.split(residuals.cpu().numpy()))
+    chi2 = compute_chi2(setup.levels.noise, samples, noises, setup.errors_known, residuals)
+    dof = int(samples.valid.sum()) - len(layout.free)
+    n_eval = int(fit.minimum.n_eval[0])
+    return Fitted(
+        layout,
+        u,
+        predicted.cpu().numpy(),
+        taken_up.cpu().numpy(),
+        noises,
+        float(fit.minimum.distance[0]),
+        (OrderFit(order, objective, chi2 / dof, len(layout.free), n_eval, seconds),),
+        posterior,
+        fit.widths.cpu().numpy(),
+    )

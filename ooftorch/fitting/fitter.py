@@ -36,6 +36,7 @@ def fit(
     illumination: str | Illumination | None = None,
     basis: str | SurfaceBasis = "zernike",
     noise: str | NoiseModel = "independent",
+    nuisance: str | Iterable[str] = "auto",
     device: str = "auto",
     free: Iterable[str] = (),
     fixed: Mapping[str, float] | None = None,
@@ -62,6 +63,9 @@ def fit(
         Functions whose sum is the phase of the surface.
     noise : {"independent"} or NoiseModel
         Covariance of the noise of the samples.
+    nuisance : str or iterable of str
+        Errors of single scan lines that may be integrated out: "auto" for those that the evidence asks for,
+        "none", or some of "level", "slope", "gain" and "pointing".
     device : {"auto", "cpu", "cuda"}
         "auto" uses a CUDA device if there is one.
     free : iterable of str
@@ -89,6 +93,7 @@ def fit(
         illumination=illumination,
         basis=basis,
         noise=noise,
+        nuisance=nuisance,
         device=device,
         free=free,
         fixed=fixed,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ooftorch.fitting import search
 from ooftorch.fitting.evaluation import Fitted, evaluate
+from ooftorch.fitting.refinement import begin, refine
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.parameters import Layout
@@ -66,15 +67,15 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
         layout = _hold_above(setup.layout, basis, order)
         if order < basis.order:
             minimum = search.approach(levels, layout, rows, u, counter)
-            n_eval = minimum.n_eval
+            fits = begin(setup, layout, minimum)
         else:
             starts = [u, start] if order > 1 else [start]
             minima, numbers, n_eval = search.search(levels, layout, rows, starts, counter)
             minimum = search.finish(levels, layout, rows, minima, numbers, counter)
-            n_eval = n_eval + minimum.n_eval
+            fits = refine(setup, rows, minimum._replace(n_eval=n_eval + minimum.n_eval), counter)
         u = minimum.coordinates
         seconds = (time.perf_counter() - began) / len(rows)
-        found = evaluate(setup, layout, rows, u, order, minimum.distance, n_eval, seconds)
+        found = [evaluate(setup, fit, row, order, seconds) for fit, row in zip(fits, rows.tolist(), strict=True)]
         history = [(*before, *fitted.orders) for before, fitted in zip(history, found, strict=True)]
         if progress is not None:
             progress(Progress(order, counter.n_eval, history[0][-1].objective, history[0][-1]))

@@ -211,6 +211,16 @@ class Posterior:
         """
         return self.whiten(at, at.samples - self._power)
 
+    def taken_up(self, u: Tensor, predicted: Tensor) -> Tensor:
+        """What the nuisance terms of the scan lines add to the samples (..., n) of the model at u."""
+        if self.absorption is None:
+            return torch.zeros_like(predicted)
+        scale = self._scale(self.model.parts.units.values(u))
+        r = self.whitening.whiten(predicted - self._power, scale)
+        unit = self.whitening.whiten(torch.ones_like(r), scale)
+        rest, _ = self.absorption.remove(r)
+        return torch.where(self.samples.valid, (rest - r) / unit, 0.0)
+
     def whiten(self, at: Prediction, samples: Tensor) -> Tensor:
         """Whiten samples (..., n), which may be overwritten, with the scale of the noise of a prediction."""
         return self.whitening.whiten(samples, self._scale(at.values))

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ooftorch.fitting.evaluation import evaluate
+from ooftorch.fitting.refinement import begin
 from ooftorch.fitting.results import build_result
+from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.observation import Observation
 from ooftorch.optics.telescope import Telescope
@@ -160,18 +162,10 @@ class Problem:
             With one entry in `orders`, the highest order.
         """
         x = x.detach()
-        _, gradient = self(x)
+        value, gradient = self(x)
         distance = torch.linalg.vector_norm(inverse_root(self.metric(x)).mT @ gradient)
-        rows, u = torch.arange(1, device=x.device), self.posterior.complete(x)
-        basis = self.posterior.model.instrument.basis
-        (fitted,) = evaluate(
-            self._setup,
-            self._setup.layout,
-            rows,
-            u[None],
-            basis.order,
-            distance[None],
-            torch.tensor([n_eval]),
-            seconds,
-        )
+        u, basis = self.posterior.complete(x), self.posterior.model.instrument.basis
+        minimum = Minima(u[None], value[None], distance[None], torch.tensor([n_eval]))
+        (fit,) = begin(self._setup, self._setup.layout, minimum)
+        fitted = evaluate(self._setup, fit, 0, basis.order, seconds)
         return build_result(self._setup, 0, fitted, seconds)

@@ -36,9 +36,8 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     -------
     FitResult
     """
-    levels, layout, observation = setup.levels, setup.layout, setup.observations[row]
-    model, u = levels.exact.model, fitted.coordinates
-    posterior = levels.posterior(levels.exact, layout, row, u)
+    levels, layout, observation = setup.levels, fitted.layout, setup.observations[row]
+    model, u, posterior = levels.exact.model, fitted.coordinates, fitted.posterior
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
     estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance)

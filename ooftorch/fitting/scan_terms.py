@@ -200,7 +200,7 @@ class _Evidence:
         return widths, self.solve(widths)[0]
 
 
-def find_widths(templates: Templates, n_maps: int) -> Tensor:
+def find_widths(templates: Templates, before: Tensor) -> tuple[Tensor, float]:
     """Find the widths of the priors of one observation's terms.
 
     Terms that do not gain evidence enough, over all maps, are left out.
@@ -209,15 +209,18 @@ def find_widths(templates: Templates, n_maps: int) -> Tensor:
     ----------
     templates : Templates
         Of one observation.
-    n_maps : int
+    before : Tensor, (n_maps, n_terms)
+        The widths so far.
 
     Returns
     -------
-    Tensor, (n_maps, n_terms)
+    widths : Tensor, (n_maps, n_terms)
         In the units of the templates; zero for a term that is not there.
+    gain : float
+        Evidence over that of the widths so far, natural units.
     """
-    evidence = _Evidence(templates, n_maps)
-    widths = evidence.estimate()
+    evidence = _Evidence(templates, len(before))
+    widths, gain = evidence.estimate(), 0.0
     while bool((widths > 0).any()):
         widths, gain = evidence.maximise(widths)
         losses = []
@@ -228,6 +231,6 @@ def find_widths(templates: Templates, n_maps: int) -> Tensor:
         weakest = min(range(len(losses)), key=lambda i: losses[i])
         if losses[weakest] > _LEAST_GAIN:
             break
-        widths = widths.clone()
+        widths, gain = widths.clone(), 0.0
         widths[:, weakest] = 0.0
-    return widths
+    return widths, gain - evidence.solve(before)[0]

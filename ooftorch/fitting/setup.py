@@ -11,10 +11,12 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.fitting import likelihood as likelihoods
 from ooftorch.fitting import noise_model as noise_models
+from ooftorch.fitting.absorption import LineIndex, index_lines
 from ooftorch.fitting.likelihood import Likelihood
-from ooftorch.fitting.noise_model import NoiseModel
+from ooftorch.fitting.noise_model import IndependentNoise, NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
 from ooftorch.fitting.samples import collect_samples, describe_errors, find_directions, has_errors
+from ooftorch.fitting.scan_terms import Term, choose_terms
 from ooftorch.fitting.start import (
     choose_start,
     estimate_peak_and_baselines,
@@ -45,6 +47,7 @@ class FitOptions:
     illumination: str | Illumination | None = None
     basis: str | SurfaceBasis = "zernike"
     noise: str | NoiseModel = "independent"
+    nuisance: str | Iterable[str] = "auto"
     device: str = "auto"
     free: Iterable[str] = ()
     fixed: Mapping[str, float] | None = None
@@ -67,6 +70,12 @@ class Setup:
         Start point of each observation, in coordinates: a perfect dish.
     errors_known : bool
         Whether the observations have errors.
+    lines : LineIndex or None
+        Samples of each scan line; None where no terms of scan lines are to be taken up.
+    terms : tuple of Term
+        The terms of scan lines that may be taken up.
+    bends : tuple of tuple of str
+        Names of the amplitude terms that may be taken up together, fewest first.
     """
 
     observations: tuple[Observation, ...]
@@ -74,6 +83,9 @@ class Setup:
     layout: Layout
     starts: Tensor
     errors_known: bool
+    lines: LineIndex | None = None
+    terms: tuple[Term, ...] = ()
+    bends: tuple[tuple[str, ...], ...] = ()
 
     def notes(self, row: int) -> tuple[str, ...]:
         """Assumptions made about one of the observations, one line each."""
@@ -154,7 +166,11 @@ def set_up(
     model = levels.exact.model
     beams = predict_perfect_beams(model)
     starts = [choose_start(model, o, b, beams) for o, b in zip(observations, baselines, strict=True)]
-    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known)
+    terms = choose_terms(options.nuisance) if isinstance(noise, IndependentNoise) else ()
+    lines = None
+    if samples.line is not None and terms:
+        lines = index_lines(samples.line, samples.map)
+    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, lines, terms)
 
 
 def _check_free(layout: Layout, basis: SurfaceBasis, n_data: int) -> None:
