@@ -115,7 +115,8 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         if name is not None:
             flat[model.layout.index(name)] = 0.0
     with torch.no_grad():
-        amplitude, phase = (t.cpu().numpy() for t in model.aperture(flat))
+        at = model.at(flat)
+        amplitude, phase, is_open = (t.cpu().numpy() for t in (at.amplitude, at.phase, at.open_fraction))
     if basis.x_tilt is None:
         phase = phase - fit_plane(phase[np.newaxis], pixels.x, pixels.y)[0]
     dark = amplitude <= 1e-9 * amplitude.max()
@@ -125,7 +126,7 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         axis=pixels.axis,
         phase=pixels.fill_square(phase, math.nan),
         amplitude=pixels.fill_square(amplitude / amplitude.max(), 0.0),
-        open=pixels.fill_square(np.where(dark, 0.0, pixels.coverage), 0.0),
+        open=pixels.fill_square(np.where(dark, 0.0, np.clip(is_open, 0, 1)), 0.0),
         radius=model.telescope.radius,
         normal_factor=model.telescope.surface_normal_factor(x, y),
     )

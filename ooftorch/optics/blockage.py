@@ -1,12 +1,15 @@
 """Blockage of the dish: a central disc, legs with their shadows, and holes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blockage", "Hole", "Legs", "find_shadow_corner"]
+__all__ = ["Blockage", "Edge", "Hole", "Legs", "find_shadow_corner"]
 
 Array = NDArray[np.float64]
 
@@ -34,6 +37,22 @@ def find_shadow_corner(dish_radius: float, half_width: float, angle: float) -> t
     return d / math.tan(angle), a + d
 
 
+class Edge(NamedTuple):
+    """The edge that is first to cover a point when all widths grow together.
+
+    Attributes
+    ----------
+    across, width : ndarray
+        Distance of the point from the axis of that leg, and half width of the leg or shadow there, metres.
+    of : dict of str to ndarray of bool
+        Whether it is the edge of a leg or of a shadow, by the names in `Legs.widths`.
+    """
+
+    across: Array
+    width: Array
+    of: dict[str, NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class Legs:
     """Four legs that carry the subreflector or the feed.
@@ -53,23 +72,52 @@ class Legs:
     outer_radius: float
     shadow: float | None = None
 
-    def blocked_at(self, x: Array, y: Array, dish_radius: float) -> NDArray[np.bool_]:
-        """Whether a leg or its shadow covers the points x, y (m) of a dish of this radius (m)."""
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Names of the widths that the blockage has: of the legs, and of the shadow beyond their feet."""
+        return ("legs",) if self.shadow is None else ("legs", "shadow")
+
+    def blocked_at(
+        self, x: Array, y: Array, dish_radius: float, factors: Mapping[str, float] = MappingProxyType({})
+    ) -> NDArray[np.bool_]:
+        """Whether a leg or its shadow covers the points x, y (m) of a dish of this radius (m).
+
+        `factors`, by the names in `widths`, are those on the widths; 1 where not given.
+        """
+        blocked = np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y)), dtype=bool)
+        for across, width, beyond in self._arms(x, y, dish_radius):
+            factor = np.where(beyond, factors.get("shadow", 1.0), factors.get("legs", 1.0))
+            blocked |= across < factor * width
+        return blocked
+
+    def nearest_edge(self, x: Array, y: Array, dish_radius: float) -> Edge:
+        """Find the edge that is first to cover the points x, y (m) when legs and shadows widen."""
+        (across, width, beyond), (other_across, other_width, other_beyond) = self._arms(x, y, dish_radius)
+        swap = other_across * width < across * other_width
+        across, width = np.where(swap, other_across, across), np.where(swap, other_width, width)
+        beyond = np.where(swap, other_beyond, beyond)
+        return Edge(across, width, {"legs": ~beyond, "shadow": beyond} if self.shadow else {"legs": ~beyond})
+
+    def _arms(self, x: Array, y: Array, dish_radius: float) -> list[tuple[Array, Array, NDArray[np.bool_]]]:
+        """For both pairs of legs: distance from their axis, half width there, and whether beyond the foot."""
         width = np.interp(np.hypot(x, y), self.radius, self.half_width)
         if self.shape == "x":
             x, y = (x + y) / math.sqrt(2), (y - x) / math.sqrt(2)
         x, y = np.abs(x), np.abs(y)
-        return self._arm(x, y, width, dish_radius) | self._arm(y, x, width, dish_radius)
+        arms = []
+        for along, across in ((x, y), (y, x)):
+            beyond = along >= self.outer_radius
+            arms.append((across, np.where(beyond, self._shadow_width(along, dish_radius), width), beyond))
+        return arms
 
-    def _arm(self, along: Array, across: Array, width: Array, dish_radius: float) -> NDArray[np.bool_]:
-        on_leg = (along < self.outer_radius) & (across < width)
+    def _shadow_width(self, along: Array, dish_radius: float) -> Array:
+        """Half width of the shadow, a straight line from the foot to the rim; zero without one."""
         if self.shadow is None:
-            return on_leg
-        # The edge of the shadow is a straight line from the foot to the rim; beyond the rim it has no effect.
+            return np.zeros_like(along)
+        # Beyond the rim the line has no effect.
         corner_along, corner_across = find_shadow_corner(dish_radius, self.half_width[0], self.shadow)
         slope = (corner_across - self.half_width[0]) / (corner_along - self.outer_radius)
-        edge = self.half_width[0] + slope * (along - self.outer_radius)
-        return on_leg | (along >= self.outer_radius) & (across < edge)
+        return self.half_width[0] + slope * (along - self.outer_radius)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ooftorch.optics.basis import SurfaceBasis
+from ooftorch.errors import InputError
+from ooftorch.optics.basis import MAX_ORDER, SurfaceBasis
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optics.telescope import Telescope
@@ -37,6 +38,13 @@ class Instrument:
     n_maps : int
     peak : float
         Typical power of the data: start value of the gains, and scale of the gains and offsets.
+    amplitude_order : int
+        Highest radial order of the Zernike polynomials that bend the illumination; 0 for none.
+
+    Raises
+    ------
+    InputError
+        If the amplitude order is out of range.
     """
 
     telescope: Telescope
@@ -46,6 +54,14 @@ class Instrument:
     basis: SurfaceBasis
     n_maps: int
     peak: float
+    amplitude_order: int = 0
+
+    def __post_init__(self) -> None:
+        if self.amplitude_order != 0 and not 2 <= self.amplitude_order <= MAX_ORDER:
+            raise InputError(
+                f"amplitude order {self.amplitude_order}; expected 2 to {MAX_ORDER}, or 0 for an "
+                "illumination that does not bend"
+            )
 
     @property
     def beam(self) -> float:

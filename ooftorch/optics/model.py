@@ -57,6 +57,8 @@ class BeamModel(nn.Module):
         Aperture raster: see `Pixels`.
     shape : callable, optional
         Fixed phase (rad) added to that of the basis, a function of x, y (m): panels, a bump, a measured map.
+    amplitude_order : int
+        Highest radial order of the Zernike polynomials that bend the illumination; 0 for none.
     layout : Layout, optional
         The parameters: those of `declare_layout`, possibly with others free or fixed and more added.
     oo : OO, optional
@@ -91,6 +93,7 @@ class BeamModel(nn.Module):
         n: int = 256,
         oversample: float = 2.0,
         shape: Shape | None = None,
+        amplitude_order: int = 0,
         layout: Layout | None = None,
         oo: OO | None = None,
     ) -> None:
@@ -105,6 +108,7 @@ class BeamModel(nn.Module):
             bases.choose(basis, order),
             len(maps),
             scale,
+            amplitude_order,
         )
         oo = oo or OO("cpu")
         self.telescope, self.wavelength, self.receiver = telescope, wavelength, receiver
@@ -142,6 +146,7 @@ class BeamModel(nn.Module):
             n=n,
             oversample=oversample,
             shape=self._shape,
+            amplitude_order=self.instrument.amplitude_order,
             layout=layout,
             oo=OO(self.coordinates.device, self.coordinates.dtype),
         )

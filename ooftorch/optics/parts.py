@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from ooftorch.device import Movable
-from ooftorch.optics.amplitude import ApertureAmplitude
+from ooftorch.optics.amplitude import AMPLITUDE_FACTORS, AmplitudeFactor, IlluminationModel, OpenFraction
 from ooftorch.optics.effect import Context, Effect
 from ooftorch.optics.instrument import Instrument, MapGeometry
 from ooftorch.optics.map_groups import MapGroups
@@ -24,7 +24,14 @@ __all__ = ["Parts", "declare_layout"]
 
 _E = TypeVar("_E", bound=Effect)
 
-_EFFECTS: tuple[type[Effect], ...] = (Surface, ApertureAmplitude, Gains, Offsets, *MAP_PHASES, BeamRatio)
+_EFFECTS: tuple[type[Effect], ...] = (
+    Surface,
+    *AMPLITUDE_FACTORS,
+    Gains,
+    Offsets,
+    *MAP_PHASES,
+    BeamRatio,
+)
 
 
 def declare_layout(instrument: Instrument) -> Layout:
@@ -75,9 +82,21 @@ class Parts(Movable):
         return self._find(Surface)
 
     @property
-    def amplitude(self) -> ApertureAmplitude:
-        """The illumination and the blockage."""
-        return self._find(ApertureAmplitude)
+    def amplitude_factors(self) -> list[AmplitudeFactor]:
+        """The factors of the amplitude that are not 1."""
+        return [
+            effect for effect in self.effects if isinstance(effect, AmplitudeFactor) and not effect.is_one
+        ]
+
+    @property
+    def illumination(self) -> IlluminationModel:
+        """The illumination model."""
+        return self._find(IlluminationModel)
+
+    @property
+    def open_fraction(self) -> OpenFraction:
+        """The open fraction of each pixel."""
+        return self._find(OpenFraction)
 
     @property
     def gains(self) -> Gains:

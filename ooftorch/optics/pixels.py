@@ -1,4 +1,4 @@
-"""The aperture raster: the pixels that are at least partly open."""
+"""The aperture raster: the pixels that are at least partly open, or become so with narrower legs."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
+from ooftorch.optics.leg_shadows import tabulate_shadows
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optics.telescope import Telescope
 
@@ -22,7 +23,7 @@ _MAX_RASTER = 2048
 
 
 class Pixels:
-    """The open pixels of an aperture raster.
+    """The open pixels of an aperture raster, and those that narrower legs would leave open.
 
     Pixel p of an axis is at (p - n/2) pitch, so that the centre of the dish is the centre of a pixel. Only
     the square that just encloses the dish is kept.
@@ -40,11 +41,13 @@ class Pixels:
     axis : ndarray, (side,)
         Pixel centres along x and along y of the square that encloses the dish, metres.
     index : ndarray of int, (n_pixels,)
-        Position of each open pixel in that square, row by row.
+        Position of each of these pixels in that square, row by row.
     x, y : ndarray, (n_pixels,)
-        Centres of the open pixels, metres.
+        Their centres, metres.
     coverage : ndarray, (n_pixels,)
-        Open fraction of each of these pixels, above 0 and at most 1.
+        Their open fraction, from 0 to 1.
+    shadows : dict of str to Shadow
+        What legs and their shadows cover of them as these become wider: see `tabulate_shadows`.
     """
 
     def __init__(self, telescope: Telescope, n: int, oversample: float) -> None:
@@ -53,12 +56,16 @@ class Pixels:
         self.axis = np.arange(-edge, edge + 1) * self.pitch
         x, y = np.meshgrid(self.axis, self.axis)
         coverage = telescope.coverage(x, y, self.pitch)
-        is_open = coverage > 0
-        self.index = np.flatnonzero(is_open)
-        self.x, self.y, self.coverage = x[is_open], y[is_open], coverage[is_open]
+        shadows = tabulate_shadows(telescope, x.ravel(), y.ravel(), self.pitch)
+        kept = coverage.ravel() > 0
+        for shadow in shadows.values():
+            kept[shadow.pixels[shadow.least() < 0]] = True
+        self.index = np.flatnonzero(kept)
+        self.x, self.y, self.coverage = (a.ravel()[kept] for a in (x, y, coverage))
+        self.shadows = {name: shadow.select(kept) for name, shadow in shadows.items()}
 
     def fill_square(self, values: Array, outside: float) -> Array:
-        """Put values of the open pixels (n_pixels,) into a square (side, side), [y, x]; else `outside`."""
+        """Put values of the pixels (n_pixels,) into a square (side, side), [y, x]; else `outside`."""
         side = len(self.axis)
         square = np.full(side * side, outside)
         square[self.index] = values

@@ -40,12 +40,19 @@ class Prediction:
     def __init__(self, parts: Parts, coordinates: Tensor) -> None:
         self._parts, self._coordinates = parts, coordinates
         self.values = parts.units.values(coordinates)
-        self.amplitude = parts.amplitude.evaluate(self._select(parts.amplitude))
+        factors = (effect.evaluate(self._select(effect)) for effect in parts.amplitude_factors)
+        self.amplitude = functools.reduce(torch.mul, factors)
         self.phase = parts.surface.phase(self._select(parts.surface))
 
     def _select(self, effect: Effect) -> Tensor:
         """Values (..., n) of the parameters of an effect."""
         return self.values[..., effect.span]
+
+    @property
+    def open_fraction(self) -> Tensor:
+        """Open fraction (..., n_pixels) of each pixel."""
+        effect = self._parts.open_fraction
+        return effect.evaluate(self._select(effect))
 
     @functools.cached_property
     def _propagation(self) -> Propagation:

@@ -5,7 +5,9 @@ the parent paraboloid, as in the original OOF software.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,13 +91,24 @@ class Telescope:
         """Focal length of the primary in metres, None if it is not known."""
         return self.optics.focal_length
 
-    def open_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.bool_]:
+    def open_at(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        widths: Mapping[str, float] = MappingProxyType({}),
+        without_legs: bool = False,
+    ) -> NDArray[np.bool_]:
         """Whether points are open: on the dish and outside central blockage, legs, their shadows and holes.
 
         Parameters
         ----------
         x, y : array_like
             Metres; broadcast together.
+        widths : mapping of str to float
+            Factors on the widths of the legs and shadows, by the names in `Legs.widths`; others are 1.
+        without_legs : bool
+            Leave legs and shadows out.
 
         Returns
         -------
@@ -104,8 +117,8 @@ class Telescope:
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         r = np.hypot(x, y)
         is_open = (r <= self.radius) & (r >= self.blockage.inner_radius)
-        if self.blockage.legs is not None:
-            is_open = is_open & ~self.blockage.legs.blocked_at(x, y, self.radius)
+        if self.blockage.legs is not None and not without_legs:
+            is_open = is_open & ~self.blockage.legs.blocked_at(x, y, self.radius, widths)
         for hole in self.blockage.holes:
             is_open = is_open & (np.hypot(x - hole.x, y - hole.y) >= hole.radius)
         return np.asarray(is_open)

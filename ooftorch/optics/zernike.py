@@ -100,9 +100,12 @@ def name(k: int) -> str:
     return f"z{_check_whole('Zernike index', k)}"
 
 
-def number(name: str) -> int | None:
-    """Return k of the parameter name "z<k>", None for any other name: the inverse of `name`."""
-    return int(name[1:]) if name[:1] == "z" and name[1:].isdigit() else None
+def number(name: str, letter: str = "z") -> int | None:
+    """Return k of the parameter name "z<k>", None for any other name: the inverse of `name`.
+
+    Another `letter` is that of other coefficients of the polynomials.
+    """
+    return int(name[1:]) if name[:1] == letter and name[1:].isdigit() else None
 
 
 def label(k: int) -> str:

@@ -260,12 +260,11 @@ class Simulator:
     ) -> tuple[BeamModel, Array]:
         """Return the model with these parameters, and its power without noise (n_maps, n)."""
         n = self.scan.x.size
-        highest = max((k for k in map(zernike.number, values) if k is not None), default=1)
-        order = max(zernike.order_of(highest), 1)
+        orders = _find_highest_order(values, "z"), _find_highest_order(values, "a")
         parts = []
         for first in range(0, n, _BLOCK):
             some = [MapGeometry(m.dz, *(a[first : first + _BLOCK] for a in (m.x, m.y))) for m in maps]
-            model = self._get_model(some, order)
+            model = self._get_model(some, *orders)
             model.set(**values)
             with torch.no_grad():
                 parts.append(model().numpy().reshape(len(maps), -1))
@@ -273,7 +272,7 @@ class Simulator:
                 progress(len(maps) * min(first + _BLOCK, n), len(maps) * n)
         return model, np.concatenate(parts, -1)
 
-    def _get_model(self, maps: list[MapGeometry], order: int) -> BeamModel:
+    def _get_model(self, maps: list[MapGeometry], order: int, amplitude_order: int) -> BeamModel:
         """Return the model of these maps at its start values; the last one is reused if it is the same."""
         if self._last_model is not None:
             known, model = self._last_model
@@ -281,15 +280,23 @@ class Simulator:
                 a.dz == b.dz and np.array_equal((a.x, a.y), (b.x, b.y))
                 for a, b in zip(known, maps, strict=True)
             )
-            if model.order == order and all(same):
+            orders = model.order, model.instrument.amplitude_order
+            if orders == (order, amplitude_order) and all(same):
                 model.reset()
                 return model
-        model = self._build_model(maps, order, self.receiver, self._sum_shapes if self.shapes else None)
+        model = self._build_model(
+            maps, order, self.receiver, self._sum_shapes if self.shapes else None, amplitude_order
+        )
         self._last_model = maps, model
         return model
 
     def _build_model(
-        self, maps: list[MapGeometry], order: int, receiver: Receiver, shape: Shape | None
+        self,
+        maps: list[MapGeometry],
+        order: int,
+        receiver: Receiver,
+        shape: Shape | None,
+        amplitude_order: int = 0,
     ) -> BeamModel:
         return BeamModel(
             self.telescope,
@@ -300,6 +307,7 @@ class Simulator:
             receiver=receiver,
             scale=self.peak,
             shape=shape,
+            amplitude_order=amplitude_order,
             n=self._n,
             oversample=self._oversample,
         )
@@ -345,10 +353,10 @@ class Simulator:
         radius = self.telescope.radius
         axis = radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
-        is_open = self.telescope.open_at(x, y)
+        is_open = self.telescope.open_at(x, y, widths=values)
         x, y = x[is_open], y[is_open]
         points = (torch.as_tensor(a / radius) for a in (x, y))
-        named = {p.name: torch.tensor(values[p.name]) for p in model.parts.amplitude.parameters}
+        named = {p.name: torch.tensor(values[p.name]) for p in model.parts.illumination.parameters}
         illumination = model.instrument.illumination
         amplitude = illumination.amplitude(*points, model.pixels.pitch / radius, **named).numpy()
         basis = model.instrument.basis
@@ -358,6 +366,13 @@ class Simulator:
         phase = np.full(is_open.shape, np.nan)
         phase[is_open] = np.where(amplitude > 1e-9 * amplitude.max(), true, np.nan)
         return Truth(parameters, axis, phase, radius)
+
+
+def _find_highest_order(values: Mapping[str, float], letter: str) -> int:
+    """Radial order of the highest coefficient "z<k>" or "a<k>"; at least 1 for z, and 0 for a without any."""
+    numbers = [k for name in values if (k := zernike.number(name, letter)) is not None]
+    order = max((zernike.order_of(k) for k in numbers), default=0)
+    return max(order, 1) if letter == "z" else order * (order > 1)
 
 
 def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | None) -> Array:

@@ -18,7 +18,9 @@ SRT = SHARED / "srt_20190426" / "observation.toml"
 PYOOF = SHARED / "pyoof_simulated" / "effelsberg_32GHz.fits"
 
 
-EVERYTHING = dict.fromkeys(["z1", "z2", "z3", "z4", "z5", "offset"], 0.0) | {"sigma": 0.7, "gain": 1.0}
+NOTHING_WRONG = dict.fromkeys(["x0", "y0", "dx", "dy"], 0.0) | {"dz_scale": 1.0}
+EVERYTHING = NOTHING_WRONG | dict.fromkeys(["z1", "z2", "z3", "z4", "z5", "offset"], 0.0)
+EVERYTHING |= {"sigma": 0.7, "gain": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def example():
 
 def test_the_example_is_recovered_within_its_error_bars(example):
     truth = json.loads(EXAMPLE.with_name("gbt_3mm_truth.json").read_text())
+    truth |= {"x0": 0.0, "y0": 0.0, "dz_scale": 1.0} | {f"d{a}_{i}": 0.0 for a in "xy" for i in range(3)}
     pulls = np.array(
         [(example.parameters[k].value - v) / example.parameters[k].sigma for k, v in truth.items()]
     )
@@ -204,17 +207,18 @@ def test_a_chopped_pair():
     assert ratio.value == pytest.approx(0.93, abs=4 * ratio.sigma)
 
 
-def test_pointing_drift_is_fitted_when_asked():
+def test_pointing_drift_is_fitted():
     z = surface(2, 0.6, 8)
     beam = 1.1e-3 / 5.6
     drift = {"dx_0": 0.2 * beam, "dy_2": -0.15 * beam}
     seen = observe(z, **drift)
-    result = ooftorch.fit(seen, order=2, n=96, free=["dx", "dy"])
+    result = ooftorch.fit(seen, order=2, n=96)
     shifts = np.array([[result.parameters[f"d{a}_{i}"].value for i in range(3)] for a in "xy"]) / beam
-    shifts -= shifts.mean(axis=1, keepdims=True)  # the common part is z1 and z2
+    assert shifts.mean(axis=1) == pytest.approx([0, 0], abs=1e-9)  # the common part is z1 and z2
+    assert result.parameters["z2"].value == pytest.approx(z[1] + np.pi * 0.2 / 3, abs=0.02)
     np.testing.assert_allclose(shifts, [[0.4 / 3, -0.2 / 3, -0.2 / 3], [0.05, 0.05, -0.1]], atol=0.01)
     assert phase_error(result, z) < 0.01
-    assert result.chi2_reduced < 1.2 < 5 < ooftorch.fit(seen, order=2, n=96).chi2_reduced
+    assert result.chi2_reduced < 1.2 < 5 < ooftorch.fit(seen, order=2, n=96, fixed=NOTHING_WRONG).chi2_reduced
 
 
 # ------------------------------------------------------------------------------------ side by side

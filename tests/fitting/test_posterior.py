@@ -72,11 +72,8 @@ def test_value_is_likelihood_plus_priors(likelihood, nll):
         if p.free and p.prior is not None:
             gap = np.log(values[p.name] / p.start) if p.log else values[p.name] - p.start
             expected += 0.5 * (gap / p.prior) ** 2
-    beam = 1.1e-3 / 5.6
-    for kind, of, width in (
-        ("gain", np.log, 0.03),
-        *((f"d{axis}", np.asarray, 0.25 * beam) for axis in "xy"),
-    ):
+    quarter = 0.25 * 1.1e-3 / 5.6  # of a beam
+    for kind, of, width in (("gain", np.log, 0.03), ("dx", np.asarray, quarter), ("dy", np.asarray, quarter)):
         tied = of([values[f"{kind}_{i}"] for i in range(2)])
         expected += 0.5 * np.sum((tied - tied.mean()) ** 2) / width**2
     assert posterior(x).item() == pytest.approx(expected, rel=1e-12)

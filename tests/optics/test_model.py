@@ -698,7 +698,7 @@ def test_the_tilts_stand_for_the_common_pointing():
 def test_every_illumination_has_its_case_here():
     assert set(ILLUMINATIONS) == set(illumination.NAMES)
     for name, values in ILLUMINATIONS.items():
-        assert values.keys() == {p.name for p in tiny(name).parts.amplitude.parameters}
+        assert values.keys() == {p.name for p in tiny(name).parts.illumination.parameters}
 
 
 # ------------------------------------------------------------------------------------------- the module

@@ -9,7 +9,7 @@ import pytest
 from ooftorch.errors import InputError
 from ooftorch.optics import blockage, telescopes
 from ooftorch.optics import defocus as optics
-from ooftorch.optics.telescope import UsualIllumination
+from ooftorch.optics.telescope import FocusErrors, UsualIllumination
 
 # A polar quadrature of the unit disc, exact for all that is projected here.
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
@@ -464,3 +464,23 @@ def test_an_unknown_name():
         telescopes.load("Efelsberg")
     with pytest.raises(InputError, match=r"named 'qqq'; known: aca7m, alma,.*give a \.toml file"):
         telescopes.load("qqq")
+
+
+def test_focus_errors(tmp_path):
+    """Of the telescope's file; else 3 % of the travel, and the shift that is 0.2 rad of z4."""
+    path = tmp_path / "dish.toml"
+    path.write_text(DISH + "\n[focus]\nscale_error = 0.01\nshift_error_m = 2e-4\n")
+    known = telescopes.load(path)
+    assert known.focus_errors == FocusErrors(0.01, 2e-4)
+    assert known.focus_shift_error(1e-3) == 2e-4
+    alma = telescopes.load("alma")
+    assert alma.focus_errors == FocusErrors(0.03, None)
+    z4 = 2 * math.pi / 1e-3 * alma.focus_shift_error(1e-3) * unit_focus_zernike(alma, 4)
+    assert z4 == pytest.approx(-0.2, rel=0.1)  # depth and z4 are not quite the same on a fast dish
+    # A path that no defocus is in has a width as well.
+    tilting = dataclasses.replace(alma, optics=optics.Shaped(None, 6.0, ((3, 1.9),)))
+    assert 0 < tilting.focus_shift_error(1e-3) < 0.1
+    for line, message in (("scale_error = 0", "a positive number"), ("scale = 0.1", "has no key 'scale'")):
+        path.write_text(f"{DISH}\n[focus]\n{line}\n")
+        with pytest.raises(InputError, match=message):
+            telescopes.load(path)
