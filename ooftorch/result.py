@@ -66,6 +66,8 @@ class MapFit:
         errors the scatter from sample to sample, or that of the residuals if smaller.
     offset : float
         The fitted baseline, in the units of the data.
+    scan_terms : ndarray, (n,)
+        What the scan lines' own levels, gains and pointing errors add to the model, in the units of the data.
     """
 
     dz: float
@@ -75,11 +77,12 @@ class MapFit:
     model: np.ndarray
     noise: float
     offset: float
+    scan_terms: np.ndarray
 
     @property
     def residual(self) -> np.ndarray:
-        """Data minus model, (n,)."""
-        return self.data - self.model
+        """Data minus model and minus what the scan lines add to it, (n,)."""
+        return self.data - self.model - self.scan_terms
 
     @property
     def peak(self) -> float:

@@ -71,6 +71,7 @@ class Posterior:
     _n_missing: Tensor = field(init=False, repr=False)
     _scale_index: int = field(init=False, repr=False)
     _shape: slice = field(init=False, repr=False)
+    _wanted: tuple[bool, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         samples, anchor = self.samples, self.anchor
@@ -88,6 +89,9 @@ class Posterior:
             "_constant": constant,
             "_n_missing": samples.valid.shape[-1] - whitening.n_valid,
             "_scale_index": self.layout.index("noise"),
+            "_wanted": tuple(
+                any(p.free for p in self.layout.parameters[effect.span]) for effect in self.model.parts.effects
+            ),
             "_shape": self.layout.span(self.likelihood.declare()),
         }
         for name, value in derived.items():
@@ -179,7 +183,7 @@ class Posterior:
             loss, by_log_scale = loss + 0.5 * cost, by_log_scale - cost
             score = absorption.transpose(score, amplitudes)
         prior = self.prior_residuals(u)
-        gradient = at.vjp(whitening.transpose(score, scale))
+        gradient = at.vjp(whitening.transpose(score, scale), self._wanted)
         gradient[..., self._scale_index] += by_log_scale
         gradient[..., self._shape] += by_shape
         gradient = self.multiplicity * gradient + prior @ self.prior_rows

@@ -21,10 +21,10 @@ from ooftorch.optics.parameters import Layout
 __all__ = ["Refined", "begin", "refine"]
 
 # Evidence that has to be gained, natural units, and the most rounds.
-_LEAST_GAIN, _MAX_ROUNDS = 5.0, 8
+_LEAST_GAIN, _MAX_ROUNDS = 5.0, 6
 # Change of the widths of the terms, relative to the largest of their kind, below which they are settled; and
 # the most rounds in which only they change.
-_SETTLED = 0.03
+_SETTLED = 0.1
 
 
 @dataclass(frozen=True, eq=False)

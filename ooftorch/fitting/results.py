@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ooftorch.fitting.evaluation import Fitted
-from ooftorch.fitting.samples import is_placed
+from ooftorch.scans import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane
 from ooftorch.optics.model import BeamModel
@@ -50,9 +50,16 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
             np.where(is_placed(m), beam, np.nan),
             noise,
             estimates[f"offset_{i}"].value,
+            terms,
         )
-        for i, (m, beam, noise) in enumerate(
-            zip(observation.maps, model.split(fitted.predicted), fitted.noises, strict=True)
+        for i, (m, beam, terms, noise) in enumerate(
+            zip(
+                observation.maps,
+                model.split(fitted.predicted),
+                model.split(fitted.taken_up),
+                fitted.noises,
+                strict=True,
+            )
         )
     ]
     converged = fitted.distance < _CONVERGED

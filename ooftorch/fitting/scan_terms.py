@@ -30,19 +30,22 @@ class Term(NamedTuple):
         Word of the option that switches it on.
     n_templates : int
         Templates that share the width of the prior.
+    limit : float
+        Largest width, in the unit of the templates: beyond it the lines are not what is wrong with the maps.
     """
 
     name: str
     group: str
-    n_templates: int = 1
+    n_templates: int
+    limit: float
 
 
 TERMS = (
-    Term("level", "level"),
-    Term("slope", "slope"),
-    Term("gain", "gain"),
-    Term("pointing", "pointing", 2),
-    Term("pointing_drift", "pointing", 2),
+    Term("level", "level", 1, 0.05),
+    Term("slope", "slope", 1, 0.05),
+    Term("gain", "gain", 1, 0.3),
+    Term("pointing", "pointing", 2, 0.2),
+    Term("pointing_drift", "pointing", 2, 0.2),
 )
 """The terms of a scan line, in the order of their templates."""
 
@@ -52,7 +55,7 @@ _SIGNIFICANT = 3.0
 # Evidence that a term has to gain to be kept, natural units.
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
-_ITERATIONS, _TOLERANCE = 100, 1e-3
+_ITERATIONS, _TOLERANCE = 100, 1e-2
 
 
 def choose_terms(nuisance: str | Iterable[str]) -> tuple[Term, ...]:
@@ -156,6 +159,7 @@ class _Evidence:
         counts = [term.n_templates for term in templates.terms]
         self._term = torch.repeat_interleave(torch.tensor(counts, device=self._gram.device))
         self._n_terms = len(counts)
+        self._limits = self._gram.new_tensor([term.limit for term in templates.terms])
 
     def _sum(self, by_template: Tensor) -> Tensor:
         """Sum (n_lines, k) over the lines of each map and the templates of each term, (n_maps, n_terms)."""
@@ -171,7 +175,7 @@ class _Evidence:
         excess = self._sum(self._projected.square() - own)
         spread = self._sum(own.square())
         significant = excess > _SIGNIFICANT * torch.sqrt(2 * spread)
-        return torch.where(significant, excess / spread, 0.0).sqrt()
+        return torch.minimum(torch.where(significant, excess / spread, 0.0).sqrt(), self._limits)
 
     def solve(self, widths: Tensor) -> tuple[float, Tensor, Tensor]:
         """Evidence over that without terms, and posterior mean and variance (n_lines, k), in prior widths."""
@@ -193,6 +197,7 @@ class _Evidence:
             found = self._sum(mean.square())
             determined = self._sum(1 - variance).clamp(min=1e-12)
             new = torch.where(widths > 0, widths * torch.sqrt(found / determined), 0.0)
+            new = torch.minimum(new, self._limits)
             change = (new / widths).nan_to_num(1.0).log().abs().amax()
             widths = new
             if change < _TOLERANCE:

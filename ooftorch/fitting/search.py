@@ -273,13 +273,14 @@ def _descend(
 ) -> Minima:
     """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations."""
     posterior = levels.posterior(level, layout, rows, start, absorption)
+    x = start[:, posterior.free]
+    # Terms of scan lines change the metric too much for that of the cheapest level, which has no lines.
+    metric = levels.metric(layout, rows, start) if absorption is None else posterior.metric(x)
 
     def fun(x: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = posterior.value_and_gradient(x, members)
         progress(len(members), float(value[0]))
         return value, gradient
 
-    x = start[:, posterior.free]
-    metric = levels.metric(layout, rows, start)
     found = bfgs(fun, x, metric, gtol=gtol, max_eval=max_eval)
     return Minima(posterior.complete(found.x), found.value, found.distance, found.n_eval)

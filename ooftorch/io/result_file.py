@@ -54,8 +54,8 @@ Extensions
     APERTURE_AXIS
         X (m): the pixel centres exactly; the WCS gives them to rounding.
     MAP_0, MAP_1, ...
-        X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, RESIDUAL (data's units; NaN: never
-        observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
+        X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, SCANS (what the scan lines' own terms add to
+        the model; absent in layouts 1 and 2: none), RESIDUAL (data's units; NaN: never observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
     TRUTH, TRUTH_PHASE, TRUTH_AXIS
         True values of simulated maps: see `io.truth_hdus`. Absent otherwise.
 """
@@ -294,7 +294,9 @@ def _read_basis(name: str, hdus: dict[str, Any]) -> RecordedBasis:
 def _read_map(hdu: Any) -> MapFit:
     x, y, data, model = (copy_native(hdu.data[name]) for name in ("X", "Y", "DATA", "MODEL"))
     dz, noise, offset = (float(hdu.header[key]) for key in ("DZ_M", "NOISE", "OFFSET"))
-    return MapFit(dz, x, y, data, model, noise, offset)
+    names = hdu.columns.names
+    terms = copy_native(hdu.data["SCANS"]) if "SCANS" in names else np.zeros(x.shape)
+    return MapFit(dz, x, y, data, model, noise, offset, terms)
 
 
 # ------------------------------------------------------------------------------------------- parts
@@ -372,7 +374,14 @@ def _make_aperture(a: Aperture) -> list[Any]:
 
 
 def _make_map(m: MapFit, number: int) -> Any:
-    columns = {"X": m.x, "Y": m.y, "DATA": m.data, "MODEL": m.model, "RESIDUAL": m.residual}
+    columns = {
+        "X": m.x,
+        "Y": m.y,
+        "DATA": m.data,
+        "MODEL": m.model,
+        "SCANS": m.scan_terms,
+        "RESIDUAL": m.residual,
+    }
     hdu = make_table(
         f"MAP_{number}",
         [fits.Column(n, "D", unit="rad" if n in "XY" else None, array=v) for n, v in columns.items()],

@@ -77,23 +77,27 @@ class Prediction:
         """Power of every sample (..., n_samples), in the units of the data, all maps one after the other."""
         return self._propagation.samples
 
-    def vjp(self, by_samples: Tensor) -> Tensor:
+    def vjp(self, by_samples: Tensor, wanted: Sequence[bool] | None = None) -> Tensor:
         """Gradient of a function of the samples with respect to the coordinates.
 
         Parameters
         ----------
         by_samples : Tensor, (..., n_samples)
             Gradient of the function with respect to the samples.
+        wanted : sequence of bool, optional
+            For each effect, whether the gradient by its parameters is needed; by default where any of them is
+            free.
 
         Returns
         -------
         Tensor, (..., n_parameters)
-            Zero for every effect none of whose parameters is free.
+            Zero for the other effects.
         """
         gradients = self._propagation.vjp(by_samples)
+        effects = self._parts.effects
         out = torch.zeros_like(self.values)
-        for effect in self._parts.effects:
-            if effect.free:
+        for effect, needed in zip(effects, wanted or [e.free for e in effects], strict=True):
+            if needed:
                 out[..., effect.span] = effect.vjp(self._select(effect), self._propagation, gradients)
         return out * self._parts.units.derivatives(self._coordinates, self.values)
 
