@@ -25,7 +25,7 @@ from ooftorch.fitting.start import (
 from ooftorch.observation import Observation
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
-from ooftorch.optics import telescopes
+from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.illumination.base import Illumination
 from ooftorch.optics.instrument import Instrument, MapGeometry
@@ -36,6 +36,9 @@ from ooftorch.optics.pixels import choose_raster
 from ooftorch.optics.telescope import Telescope
 
 __all__ = ["FitOptions", "Setup", "set_up"]
+
+# Highest order of the amplitude terms that a fit may take up by itself.
+_AUTO_AMPLITUDE_ORDER = 8
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class FitOptions:
     device: str = "auto"
     free: Iterable[str] = ()
     fixed: Mapping[str, float] | None = None
+    amplitude_order: int | None = None
     n: int | None = None
     oversample: float = 2.0
 
@@ -134,10 +138,22 @@ def set_up(
     errors_known = has_errors(one.maps)
     oo = OO(options.device)
 
-    instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
+    amplitude_order = _AUTO_AMPLITUDE_ORDER if options.amplitude_order is None else options.amplitude_order
+    instrument = Instrument(
+        telescope,
+        one.wavelength,
+        one.receiver,
+        illumination,
+        basis,
+        len(one.maps),
+        peak,
+        amplitude_order,
+    )
     layout = declare_layout(instrument).with_added(
         noise.declare_scale(errors_known, likelihood.robust, peak), *likelihood.declare()
     )
+    bends = () if options.amplitude_order is not None else _group_bends(layout)
+    layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
@@ -157,6 +173,7 @@ def set_up(
             scale=peak,
             n=n,
             oversample=options.oversample,
+            amplitude_order=amplitude_order,
             layout=layout,
             oo=oo,
         )
@@ -170,7 +187,14 @@ def set_up(
     lines = None
     if samples.line is not None and terms:
         lines = index_lines(samples.line, samples.map)
-    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, lines, terms)
+    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, lines, terms, bends)
+
+
+def _group_bends(layout: Layout) -> tuple[tuple[str, ...], ...]:
+    """Names of the amplitude terms up to each even order."""
+    orders = {f"a{k}": zernike.order_of(k) for k in range(3, zernike.n_terms(_AUTO_AMPLITUDE_ORDER))}
+    steps = range(2, _AUTO_AMPLITUDE_ORDER + 1, 2)
+    return tuple(tuple(name for name, order in orders.items() if order <= step) for step in steps)
 
 
 def _check_free(layout: Layout, basis: SurfaceBasis, n_data: int) -> None:
