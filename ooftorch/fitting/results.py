@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ooftorch.fitting.evaluation import Fitted
-from ooftorch.scans import is_placed
+from ooftorch.fitting.samples import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane
 from ooftorch.optics.model import BeamModel
