@@ -33,7 +33,7 @@ class Scan(NamedTuple):
     time : ndarray, (n,)
         Time since the first sample, in units of the sampling interval.
     line : ndarray of int, (n,)
-        Number of the scan line, or petal, that each sample belongs to.
+        Number of the scan line that each sample belongs to; of a daisy, the sweep from tip to tip.
     """
 
     x: Array
@@ -78,7 +78,7 @@ def daisy(half_width: float, half_height: float, step: float) -> Scan:
         half_width * np.sin(swing) * np.cos(turn),
         half_height * np.sin(swing) * np.sin(turn),
         index.astype(float),
-        index // each,
+        (index + each // 2) // each,
     )
 
 
