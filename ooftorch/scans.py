@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ooftorch.observation import BeamMap
 
-__all__ = ["SCANS", "ScanLines", "find_axis", "find_lines", "find_smear", "is_placed", "name_scans"]
+__all__ = [
+    "SCANS",
+    "ScanLines",
+    "find_axis",
+    "find_lines",
+    "find_phase",
+    "find_smear",
+    "is_placed",
+    "name_scans",
+]
 
 SCANS = ("auto", "rows", "columns", "none")
 """Ways to find the lines: from the motion of the telescope; samples of equal DY; of equal DX; not at all."""
@@ -226,15 +235,17 @@ def _collect(n: int, order: NDArray, number: NDArray, clock: NDArray) -> ScanLin
     """Lines of `n` samples from those in `order`, line after line, their line and their time."""
     if not order.size:
         return None
-    begins = np.flatnonzero(np.append(True, np.diff(number) > 0))
-    sizes = np.diff(np.append(begins, order.size))
-    start, end = np.repeat(clock[begins], sizes), np.repeat(clock[begins + sizes - 1], sizes)
-    span = end - start
-    phase = np.where(span > 0, 2 * (clock - start) / np.where(span > 0, span, 1.0) - 1, 0.0)
     lines = ScanLines(np.full(n, -1), np.zeros(n))
-    lines.number[order] = np.repeat(np.arange(begins.size), sizes)
-    lines.phase[order] = phase
+    lines.number[order] = np.cumsum(np.append(False, np.diff(number) > 0))
+    lines.phase[order] = find_phase(number, clock)
     return lines
+
+
+def find_phase(number: NDArray[np.int64], clock: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Time within the line, -1 to +1, of samples with these lines and times, line after line in order."""
+    begin, end = np.searchsorted(number, number), np.searchsorted(number, number, side="right") - 1
+    since, span = clock - clock[begin], clock[end] - clock[begin]
+    return np.where(span > 0, 2 * since / np.where(span > 0, span, 1.0) - 1, 0.0)
 
 
 def _find_directions(m: "BeamMap", lines: ScanLines) -> NDArray[np.float64]:

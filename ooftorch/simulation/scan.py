@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
+from ooftorch.scans import find_phase
 
 __all__ = ["PATTERNS", "Scan", "daisy", "grid", "otf"]
 
@@ -40,6 +41,11 @@ class Scan(NamedTuple):
     y: Array
     time: Array
     line: NDArray[np.int64]
+
+    @property
+    def phase(self) -> Array:
+        """Time within the line, -1 to +1, (n,)."""
+        return find_phase(self.line, self.time)
 
 
 def grid(half_width: float, half_height: float, step: float) -> Scan:
