@@ -152,8 +152,9 @@ def _follow(m: "BeamMap") -> ScanLines | None:
     # Scattered samples, or those of a raster in another order than that of a scan, are far apart.
     if not step or (_LEAST - 1) * step > (1 + _ROUNDING) * extent:
         return None
-    wait = np.diff(clock) / slots
-    broken = (length > _JUMP * step) | (wait > _JUMP * (_median_step(wait) or np.inf))
+    wait = np.diff(clock)
+    tick = _median_step(wait / slots)
+    broken = (length > _JUMP * step) | (wait - (slots - 1) * tick > _JUMP * tick)
     ends = np.flatnonzero(np.append(broken, True)) + 1
     first = 0
     begins = np.zeros(order.size, bool)
