@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ooftorch.errors import InputError
 from ooftorch.optics.receiver import Receiver
+from ooftorch.scans import SCANS, find_lines
 from ooftorch.truth import Truth
 from ooftorch.units import SPEED_OF_LIGHT
 
@@ -41,11 +42,17 @@ class BeamMap:
     valid : array_like of bool, (n,), optional
         False for samples that were never observed. A power that is not finite or masked is never valid; a
         zero is valid. Invalid powers are stored as NaN, so that no sum includes them unnoticed.
+    scans : {"auto", "rows", "columns", "none"}
+        How the scan lines are found: see `ooftorch.scans.find_lines`.
+    smear : float
+        Length on the sky over which every sample is averaged while the telescope moves, radians, along the
+        direction of its scan line.
 
     Raises
     ------
     InputError
-        If an array is not one-dimensional, or its length differs from that of `power`.
+        If an array is not one-dimensional, or its length differs from that of `power`; or `scans` or `smear`
+        is none of these.
     """
 
     dz: float
@@ -56,8 +63,14 @@ class BeamMap:
     time: NDArray[np.float64] | None = field(default=None, repr=False)
     # Never None after construction; the default means "where the power is finite".
     valid: NDArray[np.bool_] = field(default=None, repr=False)  # type: ignore[arg-type]
+    scans: str = "auto"
+    smear: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.scans not in SCANS:
+            raise InputError(f"scans is {self.scans!r}; expected one of {', '.join(SCANS)}")
+        if not 0 <= self.smear < 1:
+            raise InputError(f"smear is {self.smear:g} rad; expected a length on the sky, 0 for none")
         n = np.size(self.power)
         power = _convert_column(self.power, "power", n)
         valid = np.isfinite(power)
@@ -76,6 +89,7 @@ class BeamMap:
             "valid": valid,
         }
         object.__setattr__(self, "dz", float(self.dz))
+        object.__setattr__(self, "smear", float(self.smear))
         for name, column in columns.items():
             if column is not None:
                 column.setflags(write=False)
@@ -167,7 +181,7 @@ class Observation:
             than two maps, or all are at the same dz; a focus offset is not finite or a metre or more; a
             map has no valid sample, or fewer than ten, or the same power everywhere; a valid sample has a
             coordinate that is not finite or more than a radian, or an error that is not positive and
-            finite.
+            finite; or a map that is smeared, or said to be in rows or columns, has no scan lines.
         """
         prefix = f"{self.source}: " if self.source else ""
         if not (np.isfinite(self.wavelength) and self.wavelength > 0):
@@ -226,6 +240,16 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
     power = beam_map.power[valid]
     if power.min() == power.max():
         raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
+    if beam_map.scans in ("rows", "columns") and find_lines(beam_map) is None:
+        raise InputError(
+            f"{where}: scans is {beam_map.scans!r}, but the samples are in no {beam_map.scans} of five or "
+            'more; give the word that fits, or "none"'
+        )
+    if beam_map.smear and find_lines(beam_map) is None:
+        raise InputError(
+            f"{where}: smeared, but along which lines is not known: no scan lines found with scans "
+            f'{beam_map.scans!r}; give "rows" or "columns", the times of the samples, or no smearing'
+        )
 
 
 def _convert_column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:

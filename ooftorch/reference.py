@@ -241,6 +241,7 @@ def beam(
     chop: tuple[float, float] = (0.0, 0.0),
     gain_ratio: float = 1.0,
     disc_radius: float = 0.0,
+    smear: np.ndarray | tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """Power that the receiver records in the directions DX, DY; 1 at the peak of a perfect dish in focus.
 
@@ -260,6 +261,9 @@ def beam(
         Power of the negative beam over that of the positive one; not used for a single beam.
     disc_radius : float
         Angular radius of a uniform source, radians; the power is its mean over the disc.
+    smear : (x, y)
+        Vector in radians that the telescope moves by during each sample, with DX, DY in the middle; each of
+        the shape of DX, or a number. The power is the mean over 16 points of it.
 
     Returns
     -------
@@ -274,10 +278,16 @@ def beam(
         beams = [(1 / root, hx, hy), (-root, -hx, -hy)]
     if disc_radius:
         source = list(_disc(disc_radius, 4 * math.pi * spec["radius_m"] / wavelength))
+    way = [(1.0, 0.0)]  # (weight, fraction) of each point of the way during a sample
+    if np.any(smear):
+        nodes, weights = np.polynomial.legendre.leggauss(16)
+        way = list(zip(weights / 2, nodes / 2, strict=True))
     power = np.zeros(u.shape)
     for gain, hx, hy in beams:
         for weight, sx, sy in source:
-            power += gain * weight * _power(x, field, wavelength, u - hx - sx, v - hy - sy)
+            for share, t in way:
+                a, b = u - hx - sx + t * smear[0], v - hy - sy + t * smear[1]
+                power += gain * weight * share * _power(x, field, wavelength, a, b)
     return power
 
 

@@ -31,7 +31,10 @@ class Truth:
     ----------
     parameters : mapping of str to TrueValue
         By the names of the parameters of the model (z1, sigma, gain_0, ...), maps numbered in the order of
-        dz; and dz_0, dz_1, ..., the true focus offset of each map.
+        dz; dz_0, dz_1, ..., the true focus offset of each map; and what disturbs it, where simulated,
+        as rms about the mean of the map: level_rms_0, drift_rms_0 and slope_rms_0 (of the baseline, in the
+        units of the data), line_gain_rms_0 and gain_drift_rms_0 (relative), wander_rms_0, jitter_rms_0 and
+        line_pointing_rms_0 (radians, mean of both axes).
     axis : ndarray, (n,)
         Positions across the dish, metres, the same for x and y.
     phase : ndarray, (n, n)

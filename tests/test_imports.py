@@ -17,7 +17,7 @@ PACKAGE = Path(ooftorch.__file__).parent
 LAYERS = [
     {"errors", "units", "device", "files"},
     {"optim", "optics"},
-    {"observation", "result", "truth"},
+    {"observation", "result", "scans", "truth"},
     {"fitting", "simulation"},
     {"io", "reporting"},
     {"cli"},

@@ -30,6 +30,11 @@ _NOISE = {
     "dz-error-mm": ("dz", 1e-3, "Focus error of each map, rms."),
     "gain-error": ("gain", 1.0, "Relative gain error of each map, rms."),
     "glitches": ("glitches", 1.0, "Outlier fraction: samples with a glitch over all samples."),
+    "slope": ("slope", 1.0, "Slope of each scan line in time, as rms of the level it causes over the peak."),
+    "line-gain": ("line_gain", 1.0, "Relative gain error of each scan line, rms."),
+    "gain-drift": ("gain_drift", 1.0, "1/f relative gain drift within each map, rms."),
+    "line-pointing-arcsec": ("line_pointing", ARCSEC, "Pointing error of each scan line, rms, each axis."),
+    "pointing-arcsec": ("pointing", ARCSEC, "Pointing error of each map, rms, each axis."),
     "glitch-size": ("glitch_size", 1.0, "Size of the largest glitch over the peak; 1 by default."),
 }
 
@@ -79,6 +84,9 @@ def _add_noise_options(function: Callable) -> Callable:
 @click.option(
     "--peak", type=float, default=1.0, show_default=True, help="Peak power of the perfect dish in focus."
 )
+@click.option(
+    "--smear-arcsec", type=float, default=0.0, help="Length on the sky over which each sample is averaged."
+)
 @_add_noise_options
 @click.option("--seed", default=0, show_default=True, help="Random seed of the noise and the surface.")
 @click.option(
@@ -113,6 +121,7 @@ def command(
     reach: float | None,
     step: float,
     peak: float,
+    smear_arcsec: float,
     **options: Any,
 ) -> None:
     """Simulate beam maps of a known surface, and write them with the truth to OUT.
@@ -148,6 +157,7 @@ def command(
         step=step,
         peak=peak,
         noise=Noise(**noise),
+        smear=ARCSEC * smear_arcsec,
     )
     with _progress() as progress:
         observation = simulator.observe(values, seed=seed, seeds=seeds, progress=progress)

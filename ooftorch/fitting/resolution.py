@@ -133,7 +133,7 @@ def build_resolutions(
         chosen = [_select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
         first = np.cumsum([0] + [len(m.x) for m in maps[:-1]])
         numbers = torch.as_tensor(np.concatenate([c + f for c, f in zip(chosen, first, strict=True)]))
-        geometry = [MapGeometry(m.dz, m.x[c], m.y[c]) for m, c in zip(maps, chosen, strict=True)]
+        geometry = [m.select(c) for m, c in zip(maps, chosen, strict=True)]
         return Level(
             build_model(geometry, coarse_n), samples.select_samples(numbers.to(samples.power.device))
         )

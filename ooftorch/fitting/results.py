@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from ooftorch.fitting.evaluation import Fitted
-from ooftorch.fitting.samples import is_placed
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import fit_plane
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit
+from ooftorch.scans import is_placed
 
 __all__ = ["build_result"]
 

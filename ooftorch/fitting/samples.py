@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ooftorch.device import OO
 from ooftorch.observation import BeamMap, Observation
+from ooftorch.scans import ScanLines, find_lines, is_placed
 
-__all__ = ["Samples", "collect_samples", "describe_errors", "find_directions", "has_errors", "is_placed"]
+__all__ = ["Samples", "collect_samples", "describe_errors", "find_directions", "has_errors"]
 
 
 class Samples(NamedTuple):
@@ -30,6 +31,11 @@ class Samples(NamedTuple):
         Directions, radians.
     time : Tensor, ([b,] n), or None
         As the file has it.
+    line : int Tensor, (n,), or None
+        Number of the scan line that each sample belongs to, counted through all maps; -1 for samples of none.
+        None if no map has lines.
+    phase : Tensor, (n,), or None
+        Time within the line, -1 at its first to +1 at its last sample.
     """
 
     power: Tensor
@@ -39,6 +45,8 @@ class Samples(NamedTuple):
     x: Tensor | None = None
     y: Tensor | None = None
     time: Tensor | None = None
+    line: Tensor | None = None
+    phase: Tensor | None = None
 
     def select_samples(self, numbers: Tensor) -> "Samples":
         """Return the samples with these numbers, of all observations."""
@@ -46,7 +54,7 @@ class Samples(NamedTuple):
             self.power[..., numbers],
             self.errors[..., numbers],
             self.valid[..., numbers],
-            *(None if t is None else t[..., numbers] for t in (self.map, self.x, self.y, self.time)),
+            *(None if t is None else t[..., numbers] for t in self[3:]),
         )
 
     def select_observations(self, rows: Tensor | int) -> "Samples":
@@ -60,7 +68,10 @@ class Samples(NamedTuple):
 
 
 def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
-    """Collect the samples of observations of the same shape as tensors; errors are 1 if none are known."""
+    """Collect the samples of observations of the same shape as tensors; errors are 1 if none are known.
+
+    Directions and scan lines are those of the first.
+    """
     maps = observations[0].maps
     known = has_errors(maps)
 
@@ -68,6 +79,7 @@ def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
         return oo(np.stack([np.concatenate([column(m) for m in o.maps]) for o in observations]))
 
     timed = all(m.time is not None for o in observations for m in o.maps)
+    line, phase = _number_lines(maps)
     x, y = (oo(np.concatenate(axis)) for axis in zip(*map(find_directions, maps), strict=True))
     return Samples(
         power=stack(lambda m: np.where(m.valid, m.power, 0.0)),
@@ -79,13 +91,22 @@ def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
         x=x,
         y=y,
         time=stack(lambda m: m.time) if timed else None,
+        line=None if line is None else oo(line),
+        phase=None if phase is None else oo(phase),
     )
 
 
-def is_placed(m: BeamMap) -> NDArray[np.bool_]:
-    """Whether the position of each sample can be used: that of a missing sample may be undefined."""
-    reach = np.max(np.abs((m.x[m.valid], m.y[m.valid])))
-    return m.valid | ((np.abs(m.x) <= reach) & (np.abs(m.y) <= reach))
+def _number_lines(maps: Sequence[BeamMap]) -> tuple[NDArray[np.int64], NDArray] | tuple[None, None]:
+    """Scan line of each sample, counted through all maps, and time within it; None if no map has lines."""
+    numbers, phases, n = [], [], 0
+    for m in maps:
+        lines = find_lines(m)
+        if lines is None:
+            lines = ScanLines(np.full(m.power.size, -1), np.zeros(m.power.size))
+        numbers.append(np.where(lines.number < 0, -1, lines.number + n))
+        phases.append(lines.phase)
+        n += lines.n
+    return (np.concatenate(numbers), np.concatenate(phases)) if n else (None, None)
 
 
 def find_directions(m: BeamMap) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

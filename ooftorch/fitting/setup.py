@@ -22,7 +22,7 @@ from ooftorch.fitting.start import (
     estimate_peak_and_baselines,
     predict_perfect_beams,
 )
-from ooftorch.observation import Observation
+from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
 from ooftorch.optics import telescopes, zernike
@@ -34,6 +34,7 @@ from ooftorch.optics.parameters import Layout
 from ooftorch.optics.parts import declare_layout
 from ooftorch.optics.pixels import choose_raster
 from ooftorch.optics.telescope import Telescope
+from ooftorch.scans import find_lines, find_smear
 
 __all__ = ["FitOptions", "Setup", "set_up"]
 
@@ -156,7 +157,7 @@ def set_up(
     layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
-    maps = [MapGeometry(m.dz, *find_directions(m)) for m in one.maps]
+    maps = [MapGeometry(m.dz, *find_directions(m), find_smear(m)) for m in one.maps]
     n = options.n
     if n is None:
         directions = [(m.x, m.y) for m in maps]
@@ -221,6 +222,8 @@ def _check_shape(observations: Sequence[Observation]) -> None:
                 ("illumination", other.illumination == one.illumination),
                 ("focus offsets", [m.dz for m in other.maps] == [m.dz for m in one.maps]),
                 ("directions", _has_same_directions(one, other)),
+                ("scan lines", _has_same_lines(one, other)),
+                ("smearing", [m.smear for m in other.maps] == [m.smear for m in one.maps]),
                 ("errors (given or not)", has_errors(other.maps) == has_errors(one.maps)),
             )
             if not same
@@ -235,6 +238,27 @@ def _check_shape(observations: Sequence[Observation]) -> None:
 def _has_same_directions(a: Observation, b: Observation) -> bool:
     pairs = zip(a.maps, b.maps, strict=False)
     return all(np.array_equal(find_directions(m), find_directions(n)) for m, n in pairs)
+
+
+def _has_same_lines(a: Observation, b: Observation) -> bool:
+    return all(map(_is_scanned_alike, a.maps, b.maps))
+
+
+def _is_scanned_alike(m: BeamMap, n: BeamMap) -> bool:
+    """Whether two maps of the same directions have the same lines."""
+    if m.scans != n.scans:
+        return False
+    if m.time is not None and n.time is not None:
+        # The usual case, without a search for the lines: the same times but for an offset.
+        late = m.time - n.time
+        if np.ptp(late) <= 0.1 * np.ptp(m.time) / m.time.size:
+            return True
+    elif m.time is n.time:
+        return True
+    first, second = find_lines(m), find_lines(n)
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first.number, second.number)
 
 
 def _choose_telescope(observation: Observation, given: Telescope | str | Path | None) -> Telescope:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ooftorch.errors import InputError
 from ooftorch.observation import Observation
 from ooftorch.optics.receiver import Receiver
+from ooftorch.scans import SCANS
 from ooftorch.units import ARCSEC, SPEED_OF_LIGHT
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "make_aperture_image",
     "make_card",
     "make_primary_header",
+    "make_scan_cards",
     "make_table",
     "make_text_column",
     "open_fits",
@@ -39,6 +41,7 @@ __all__ = [
     "read_header_number",
     "read_header_text",
     "read_receiver",
+    "read_scans",
     "read_wavelength",
     "require_columns",
     "unescape",
@@ -236,6 +239,29 @@ def read_wavelength(headers: Iterable[fits.Header], path: Path) -> float | None:
                 raise InputError(f"{path}: FREQ {value:g} Hz and WAVEL {wavel:g} m disagree; correct one")
             return SPEED_OF_LIGHT / value
     return None
+
+
+def make_scan_cards(scans: str, smear: float) -> list[fits.Card]:
+    """Make the header cards of a map for its scan lines and its smearing; none for what is usual."""
+    cards = [] if scans == "auto" else [fits.Card("SCANLINE", scans, "how the scan lines are found")]
+    return [*cards, make_card("SMEAR", smear, "[rad] motion during a sample")] if smear else cards
+
+
+def read_scans(header: fits.Header, where: str) -> dict[str, Any]:
+    """Read the cards of `make_scan_cards`, as keywords of `BeamMap`.
+
+    Raises
+    ------
+    InputError
+        If SCANLINE is another word or SMEAR not a length; the message starts with `where`.
+    """
+    scans = read_header_text(header, "SCANLINE") or "auto"
+    if scans not in SCANS:
+        raise InputError(f"{where}: SCANLINE is {scans!r}; expected one of {', '.join(SCANS)}")
+    smear = read_header_number(header, "SMEAR", where) or 0.0
+    if not 0 <= smear < 1:
+        raise InputError(f"{where}: SMEAR is {smear:g}; expected a length on the sky in radians")
+    return {"scans": scans, "smear": smear}
 
 
 def read_focus_offsets(hdus: Sequence[tuple[int, Any]], path: Path) -> tuple[list[float], list[str]]:

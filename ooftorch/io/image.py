@@ -14,17 +14,20 @@ from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
     make_card,
     make_primary_header,
+    make_scan_cards,
     radians_per,
     read_description,
     read_focus_offsets,
     read_header_number,
     read_header_text,
     read_receiver,
+    read_scans,
     read_wavelength,
 )
 from ooftorch.io.truth_hdus import PHASE
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
+from ooftorch.scans import name_scans
 
 __all__ = ["find_image_hdus", "find_sky_sign", "make_image_hdus", "read_image", "read_images"]
 
@@ -90,7 +93,7 @@ def read_images(path: Path, primary: fits.Header, images: Sequence[tuple[int, An
         sky = read_header_text(hdu.header, "SKY") or read_header_text(headers[0], "SKY") or "telescope"
         sign = find_sky_sign(sky, where)
         x, y, power = read_image(hdu, where)
-        maps.append(BeamMap(dz, sign * x, sign * y, power))
+        maps.append(BeamMap(dz, sign * x, sign * y, power, **read_scans(hdu.header, where)))
     receiver, illumination = read_receiver(headers[0], path) or (Receiver(), None)
     names = (read_header_text(header, "TELESC", "TELESCOP") for header in headers)
     telescope = next((name for name in names if name), None)
@@ -142,7 +145,7 @@ def make_image_hdus(observation: Observation) -> list[Any]:
 
     Powers are exact, and so are the offsets of a grid that is symmetric about the source; other offsets are
     exact to rounding. Missing samples are NaN. Errors and times are not written: a fit of the file estimates
-    the noise.
+    the noise; SCANLINE, ours, says where the scan lines are.
 
     Parameters
     ----------
@@ -179,6 +182,7 @@ def _make_image_hdu(m: BeamMap) -> Any:
     image.flat[pixel] = m.power
     hdu = fits.ImageHDU(image)
     hdu.header.append(make_card("DZ", m.dz, "[m] positive away from the primary"))
+    hdu.header.extend(make_scan_cards(name_scans(m), m.smear))
     for i, axis in enumerate((x, y), 1):
         hdu.header[f"CUNIT{i}"] = "rad"
         hdu.header.append(make_card(f"CRPIX{i}", axis.crpix, ""))

@@ -17,6 +17,7 @@ from ooftorch.io.fits_tools import (
     list_columns,
     make_card,
     make_primary_header,
+    make_scan_cards,
     read_angles,
     read_column,
     read_description,
@@ -24,6 +25,7 @@ from ooftorch.io.fits_tools import (
     read_header_number,
     read_header_text,
     read_receiver,
+    read_scans,
     read_wavelength,
     require_columns,
 )
@@ -107,7 +109,7 @@ def make_oof_hdus(observation: Observation) -> list[Any]:
     Samples and offsets are exact; missing samples have FNU NaN. TELESC, RECV, CHOPTHR and OBJRADS describe
     the receiver to the original programs, as far as their rules can; the keys CHOPX, CHOPY, GAINRAT, DISCRAD
     and ILLUM are exact, and `read_oof` uses them. UFNU is left out if the errors are unknown; the original
-    loader rejects such a file.
+    loader rejects such a file. SCANLINE and SMEAR (rad) of a table are ours too, and only there if needed.
 
     Parameters
     ----------
@@ -135,6 +137,7 @@ def make_oof_hdus(observation: Observation) -> list[Any]:
             columns.append(fits.Column("TIME", "D", array=beam_map.time))
         table = fits.BinTableHDU.from_columns(columns)
         table.header.append(make_card("DZ", beam_map.dz, "[m] positive away from the primary"))
+        table.header.extend(make_scan_cards(beam_map.scans, beam_map.smear))
         hdus.append(table)
     return hdus
 
@@ -148,6 +151,7 @@ def _read_map(hdu: Any, dz: float, where: str) -> BeamMap:
         read_column(hdu, "FNU"),
         sigma=read_column(hdu, "UFNU") if "UFNU" in names else None,
         time=read_column(hdu, "TIME") if "TIME" in names else None,
+        **read_scans(hdu.header, where),
     )
 
 

@@ -11,6 +11,7 @@ from ooftorch.io.fits_tools import (
     UNKNOWN_ELEVATION,
     make_card,
     make_primary_header,
+    make_scan_cards,
     make_table,
     read_angles,
     read_column,
@@ -18,11 +19,13 @@ from ooftorch.io.fits_tools import (
     read_focus_offsets,
     read_header_text,
     read_receiver,
+    read_scans,
     read_wavelength,
     require_columns,
 )
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
+from ooftorch.scans import name_scans
 
 __all__ = ["COLUMNS", "make_pyoof_hdus", "read_pyoof"]
 
@@ -61,6 +64,7 @@ def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any
             -read_angles(hdu, "U", f"{path}: HDU {number}"),
             -read_angles(hdu, "V", f"{path}: HDU {number}"),
             read_column(hdu, "BEAM"),
+            **read_scans(hdu.header, f"{path}: HDU {number}"),
         )
         for (number, hdu), dz in zip(tables, offsets, strict=True)
     )
@@ -88,8 +92,9 @@ def make_pyoof_hdus(observation: Observation) -> list[Any]:
     """Make the HDUs of a FITS file of pyoof: minus, zero and plus in HDU 1, 2 and 3.
 
     Offsets and powers are exact (double precision; the files of pyoof itself are single); missing samples
-    have BEAM NaN. Errors and times are not written: a fit of the file estimates the noise. Unknown values
-    that pyoof requires are an empty text, and -999 for the elevation.
+    have BEAM NaN. Errors and times are not written: a fit of the file estimates the noise; SCANLINE, ours,
+    says where the scan lines are. Unknown values that pyoof requires are an empty text, and -999 for the
+    elevation.
 
     Parameters
     ----------
@@ -130,5 +135,6 @@ def make_pyoof_hdus(observation: Observation) -> list[Any]:
         columns = {"U": (-m.x, "rad"), "V": (-m.y, "rad"), "BEAM": (m.power, None)}
         hdu = make_table(name, [fits.Column(n, "D", unit=unit, array=a) for n, (a, unit) in columns.items()])
         hdu.header.append(make_card("DZ", m.dz, "[m] positive away from the primary"))
+        hdu.header.extend(make_scan_cards(name_scans(m), m.smear))
         hdus.append(hdu)
     return hdus

@@ -2,10 +2,11 @@
 
 import datetime
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
-from ooftorch.io.fits_tools import NO_TELESCOPE, is_fits, open_fits, read_header_text, read_wavelength
+from ooftorch.io.fits_tools import (
+    NO_TELESCOPE,
+    is_fits,
+    open_fits,
+    read_header_text,
+    read_scans,
+    read_wavelength,
+)
 from ooftorch.io.grasp import is_grasp, parse_grasp
 from ooftorch.io.image import find_image_hdus, find_sky_sign, read_image
 from ooftorch.io.text import parse_text, read_text
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
-from ooftorch.units import SPEED_OF_LIGHT
+from ooftorch.scans import SCANS
+from ooftorch.units import ARCSEC, SPEED_OF_LIGHT
 
 __all__ = ["read_toml"]
 
 _NUMBER = (int, float)
+# Of one map, or in [observation] of all maps that do not have their own.
+_SMEAR_KEYS: dict[str, tuple[type, ...]] = {
+    "smear_arcsec": _NUMBER,
+    "integration_s": _NUMBER,
+    "speed_arcsec_s": _NUMBER,
+}
+_SCAN_KEYS: dict[str, tuple[type, ...]] = {"scans": (str,), **_SMEAR_KEYS}
 _OBSERVATION_KEYS: dict[str, tuple[type, ...]] = {
     "telescope": (str,),
     "frequency_hz": _NUMBER,
@@ -31,6 +47,7 @@ _OBSERVATION_KEYS: dict[str, tuple[type, ...]] = {
     "date_obs": (str, datetime.date),
     "mean_el_deg": _NUMBER,
     "sky": (str,),
+    **_SCAN_KEYS,
 }
 _MAP_KEYS: dict[str, tuple[type, ...]] = {
     "file": (str,),
@@ -38,6 +55,7 @@ _MAP_KEYS: dict[str, tuple[type, ...]] = {
     "missing": _NUMBER,
     "sigma": _NUMBER,
     "hdu": (int,),
+    **_SCAN_KEYS,
 }
 _WORDS = {str: "a text in quotes", int: "a number", dict: "a table", list: "tables [[map]]"}
 _WANTED = "[observation] with telescope, frequency_hz and sky, and one [[map]] per focus with file and dz_m"
@@ -54,6 +72,10 @@ def read_toml(path: Path) -> Observation:
     power that marks samples never observed), sigma (the error of every sample) and hdu (of a FITS image). A
     map is a text file, a GRASP grid or a FITS image, recognised by content.
 
+    Either table may have scans ("auto", "rows", "columns" or "none": how the scan lines are found) and the
+    length on the sky that each sample is averaged over, smear_arcsec, or integration_s and speed_arcsec_s.
+    Those of a map come first.
+
     Parameters
     ----------
     path : Path
@@ -65,7 +87,8 @@ def read_toml(path: Path) -> Observation:
     Raises
     ------
     InputError
-        If the file is not such a `.toml`; a key is unknown, missing or of the wrong type; the frequency is
+        If the file is not such a `.toml`; a key is unknown, missing or of the wrong type; the smearing is
+        given in two ways, or half; the frequency is
         not given, or differs from that in the file of a map; or a map cannot be read.
     """
     document = _parse(path)
@@ -75,6 +98,7 @@ def read_toml(path: Path) -> Observation:
 
     maps = []
     frequency = table.get("frequency_hz")
+    scans = _choose_scans(table, f"{path}: [observation]")
     for number, entry in enumerate(document.get("map", []), 1):
         where = f"{path}: [[map]] {number}"
         _check_keys(entry, _MAP_KEYS, where)
@@ -94,7 +118,16 @@ def read_toml(path: Path) -> Observation:
         if "missing" in entry:
             power = np.where(power == entry["missing"], np.nan, power)
         sigma = np.full(power.size, float(entry["sigma"])) if "sigma" in entry else None
-        maps.append(BeamMap(entry["dz_m"], sign * samples.x, sign * samples.y, power, sigma=sigma))
+        maps.append(
+            BeamMap(
+                entry["dz_m"],
+                sign * samples.x,
+                sign * samples.y,
+                power,
+                sigma=sigma,
+                **(samples.scans | scans | _choose_scans(entry, where)),
+            )
+        )
 
     if frequency is None:
         raise InputError(f"{path}: [observation] has no frequency_hz; add the observing frequency in Hz")
@@ -120,13 +153,17 @@ def read_toml(path: Path) -> Observation:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Content of the file of one map; `frequency` (Hz) and `sky` are None if the file does not give them."""
+    """Content of the file of one map.
+
+    `frequency` (Hz) and `sky` are None if the file does not give them; `scans` are keywords of `BeamMap`.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     power: NDArray[np.float64]
     frequency: float | None = None
     sky: str | None = None
+    scans: dict[str, Any] = field(default_factory=dict)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -159,6 +196,29 @@ def _check_keys(table: Any, known: Mapping[str, tuple[type, ...]], where: str) -
             raise InputError(f"{where}: {key} is {value!r}; expected {_WORDS[known[key][0]]}")
 
 
+def _choose_scans(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read what a table says of scan lines and smearing, as keywords of `BeamMap`."""
+    chosen = {}
+    if "scans" in table:
+        chosen["scans"] = table["scans"]
+        if table["scans"] not in SCANS:
+            raise InputError(f"{where}: scans is {table['scans']!r}; expected one of {', '.join(SCANS)}")
+    given = [key for key in _SMEAR_KEYS if key in table]
+    if given not in ([], ["smear_arcsec"], ["integration_s", "speed_arcsec_s"]):
+        raise InputError(
+            f"{where}: {' and '.join(given)} given; the smearing is smear_arcsec, or integration_s and "
+            "speed_arcsec_s: give one or the other"
+        )
+    if given:
+        chosen["smear"] = smear = ARCSEC * math.prod(table[key] for key in given)
+        if not 0 <= smear < 1:
+            raise InputError(
+                f"{where}: {' and '.join(given)}: a smearing of {smear / ARCSEC:g} arcsec; expected a length "
+                "on the sky from 0 up"
+            )
+    return chosen
+
+
 def _read_samples(path: Path, hdu: int | None, where: str) -> _Samples:
     if is_fits(path):
         return _read_image(path, hdu, where)
@@ -187,6 +247,7 @@ def _read_image(path: Path, hdu: int | None, where: str) -> _Samples:
         *read_image(images[hdu], f"{path}: HDU {hdu}"),
         frequency=None if found is None else SPEED_OF_LIGHT / found,
         sky=sky,
+        scans=read_scans(headers[0], where),
     )
 
 

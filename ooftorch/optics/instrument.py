@@ -16,11 +16,38 @@ __all__ = ["Instrument", "MapGeometry"]
 
 
 class MapGeometry(NamedTuple):
-    """Geometry of one map: focus offset dz (m) and directions x, y (n,), radians, telescope minus source."""
+    """Geometry of one map.
+
+    Attributes
+    ----------
+    dz : float
+        Focus offset, metres.
+    x, y : ndarray, (n,)
+        Directions, radians, telescope minus source.
+    smear : ndarray (2, n) or None
+        Vector along x and y, radians, from where the telescope points at the begin of each sample to where at
+        its end, with the direction in the middle; None if it stands still.
+    """
 
     dz: float
     x: NDArray[np.float64]
     y: NDArray[np.float64]
+    smear: NDArray[np.float64] | None = None
+
+    def select(self, samples: NDArray[np.int64] | slice) -> "MapGeometry":
+        """Return the geometry of some of the samples."""
+        smear = None if self.smear is None else self.smear[:, samples]
+        return MapGeometry(self.dz, self.x[samples], self.y[samples], smear)
+
+    def has_directions_of(self, other: "MapGeometry") -> bool:
+        """Whether the samples of two maps have the same directions, and are smeared alike."""
+        if (self.smear is None) != (other.smear is None):
+            return False
+        return all(
+            np.array_equal(a, b)
+            for a, b in ((self.x, other.x), (self.y, other.y), (self.smear, other.smear))
+            if a is not None and b is not None
+        )
 
 
 @dataclass(frozen=True, eq=False)

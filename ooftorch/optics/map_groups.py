@@ -37,8 +37,7 @@ class MapGroups(Movable):
         members: list[list[int]] = []
         for i, m in enumerate(maps):
             for group in members:
-                first = maps[group[0]]
-                if np.array_equal(first.x, m.x) and np.array_equal(first.y, m.y):
+                if m.has_directions_of(maps[group[0]]):
                     group.append(i)
                     break
             else:
@@ -46,7 +45,10 @@ class MapGroups(Movable):
         self._members = tuple(map(tuple, members))
         firsts = [maps[group[0]] for group in members]
         receiver, wavelength = instrument.receiver, instrument.wavelength
-        self.beams = [ReceivedPower(receiver, axis, axis, m.x, m.y, wavelength, like=like) for m in firsts]
+        self.beams = [
+            ReceivedPower(receiver, axis, axis, m.x, m.y, wavelength, smear=m.smear, like=like)
+            for m in firsts
+        ]
         self._sizes = tuple(len(m.x) for m in maps)
         order = [i for group in members for i in group]
         self._index = [torch.tensor(group, device=like.device) for group in members]

@@ -9,6 +9,7 @@ from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics import telescopes
 from ooftorch.optics.blockage import Blockage
 from ooftorch.optics.telescope import Telescope
+from ooftorch.scans import find_axis, find_lines
 from ooftorch.units import ARCSEC
 
 __all__ = ["describe_observation", "describe_telescope"]
@@ -42,7 +43,7 @@ def describe_observation(observation: Observation) -> str:
         f"  source     {o.object or 'not named'}, date {o.date_obs or 'unknown'}, elevation {elevation}",
         f"  receiver   {_receiver(o)}",
         f"  {'map':>3s} {'dz/mm':>8s} {'samples':>8s} {'missing':>8s} {'raster':>9s} "
-        f"{'DX/arcsec':>17s} {'DY/arcsec':>17s} {'peak':>10s} {'errors':>8s}",
+        f"{'DX/arcsec':>17s} {'DY/arcsec':>17s} {'peak':>10s} {'errors':>8s}  scans",
     ]
     lines += [f"  {i:3d} {_map_row(m)}" for i, m in enumerate(o.maps)]
     if telescope is not None:
@@ -75,8 +76,17 @@ def _map_row(m: BeamMap) -> str:
     return (
         f"{m.dz * 1e3:+8.2f} {m.n_valid:8d} {m.n_missing:8d} {raster:>9s} "
         f"{x.min():+8.1f} {x.max():+8.1f} {y.min():+8.1f} {y.max():+8.1f} "
-        f"{m.power[m.valid].max():10.4g} {errors:>8s}"
+        f"{m.power[m.valid].max():10.4g} {errors:>8s}  {_scans(m)}"
     )
+
+
+def _scans(m: BeamMap) -> str:
+    lines = find_lines(m)
+    if lines is None:
+        return "no scan lines"
+    axis = find_axis(m, lines)
+    smeared = f", smeared over {m.smear / ARCSEC:.3g} arcsec" if m.smear else ""
+    return f"{lines.n} scan lines{'' if axis is None else f' along D{axis.upper()}'}{smeared}"
 
 
 def describe_telescope(telescope: Telescope) -> str:

@@ -1,4 +1,4 @@
-"""Noise and errors of simulated maps: white noise, drifts, pointing and focus errors, glitches.
+"""Noise and errors of simulated maps: white noise, drifts, scan lines, pointing and focus errors, glitches.
 
 Each kind has its own random stream, so switching one on does not change the draws of the others.
 """
@@ -16,7 +16,22 @@ __all__ = ["KINDS", "Noise", "Streams", "draw_glitches", "draw_pink"]
 
 Array = NDArray[np.float64]
 
-KINDS = ("white", "multiplicative", "drift", "baseline", "jitter", "wander", "dz", "gain", "glitches")
+KINDS = (
+    "white",
+    "multiplicative",
+    "drift",
+    "baseline",
+    "jitter",
+    "wander",
+    "dz",
+    "gain",
+    "glitches",
+    "slope",
+    "line_gain",
+    "gain_drift",
+    "line_pointing",
+    "pointing",
+)
 """Kinds of noise and error; each can be given its own seed. The order is part of the seeds."""
 
 
@@ -51,6 +66,14 @@ class Noise:
     glitch_size : float
         Size of the largest glitch, over the peak. The density of sizes is proportional to 1/size over two
         decades; signs are random.
+    slope : float
+        Rms, over the peak, of the level that slopes in time along the scan lines cause.
+    line_gain : float
+        Relative standard deviation of the gain of each scan line.
+    gain_drift : float
+        Rms of a relative 1/f drift of the gain within each map.
+    line_pointing, pointing : float
+        Pointing error on each axis, radians rms: of each scan line, and of each map as a whole.
 
     Raises
     ------
@@ -69,6 +92,11 @@ class Noise:
     gain: float = 0.0
     glitches: float = 0.0
     glitch_size: float = 1.0
+    slope: float = 0.0
+    line_gain: float = 0.0
+    gain_drift: float = 0.0
+    line_pointing: float = 0.0
+    pointing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):

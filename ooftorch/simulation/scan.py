@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
+from ooftorch.scans import find_phase
 
 __all__ = ["PATTERNS", "Scan", "daisy", "grid", "otf"]
 
@@ -33,13 +34,18 @@ class Scan(NamedTuple):
     time : ndarray, (n,)
         Time since the first sample, in units of the sampling interval.
     line : ndarray of int, (n,)
-        Number of the scan line, or petal, that each sample belongs to.
+        Number of the scan line that each sample belongs to; of a daisy, the sweep from tip to tip.
     """
 
     x: Array
     y: Array
     time: Array
     line: NDArray[np.int64]
+
+    @property
+    def phase(self) -> Array:
+        """Time within the line, -1 to +1, (n,)."""
+        return find_phase(self.line, self.time)
 
 
 def grid(half_width: float, half_height: float, step: float) -> Scan:
@@ -78,7 +84,7 @@ def daisy(half_width: float, half_height: float, step: float) -> Scan:
         half_width * np.sin(swing) * np.cos(turn),
         half_height * np.sin(swing) * np.sin(turn),
         index.astype(float),
-        index // each,
+        (index + each // 2) // each,
     )
 
 

@@ -6,6 +6,7 @@ pointing and focus errors, gain, baseline drifts, radiometer noise, glitches.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ooftorch.optics.model import BeamModel
 from ooftorch.optics.pixels import Shape, choose_raster
 from ooftorch.optics.receiver import Receiver
 from ooftorch.optics.telescope import Telescope
+from ooftorch.scans import find_smear
 from ooftorch.simulation.noise import Noise, Streams, draw_glitches, draw_pink
 from ooftorch.simulation.scan import PATTERNS, Scan
 from ooftorch.truth import TrueValue, Truth
@@ -102,6 +104,8 @@ class Simulator:
     peak : float
         Peak power of the perfect telescope in focus: the default of `gain_i`.
     noise : Noise
+    smear : float
+        Length on the sky over which every sample is averaged while the telescope moves, radians.
     n, oversample : int, float, optional
         Aperture raster (see `BeamModel`); n by default 512 or what the maps need, finer than the fit's.
 
@@ -125,6 +129,7 @@ class Simulator:
         step: float = _STEP,
         peak: float = 1.0,
         noise: Noise = Noise(),  # noqa: B008  (frozen)
+        smear: float = 0.0,
         n: int | None = None,
         oversample: float = 2.0,
     ) -> None:
@@ -145,7 +150,11 @@ class Simulator:
             raise InputError(f"a peak of {peak}; expected a positive number")
         self.peak = peak
         self.scan = self._choose_scan(reach, step)
-        directions = [(self.scan.x, self.scan.y)]
+        scan = self.scan
+        self._still = BeamMap(
+            0.0, scan.x, scan.y, np.zeros(scan.x.size), time=_DWELL * scan.time, smear=smear
+        )
+        directions = [(scan.x, scan.y)]
         least = choose_raster(telescope, self.wavelength, receiver, directions, oversample, _PIXELS)
         self._n, self._oversample = least if n is None else n, oversample
         self._last_model: tuple[list[MapGeometry], BeamModel] | None = None
@@ -190,21 +199,37 @@ class Simulator:
         noise, scan = self.noise, self.scan
         shape = len(self.dz), scan.x.size
         # True pointing, where scan.x, scan.y are recorded; true focus and gain.
-        jitter = noise.jitter * streams["jitter"].normal(size=(2, *shape))
-        wander = noise.wander * np.stack([self._draw_slow_drift(streams["wander"]) for _ in "xy"])
-        x, y = np.stack([scan.x, scan.y])[:, None] + jitter + wander
+        pointing = {
+            "jitter": noise.jitter * streams["jitter"].normal(size=(2, *shape)),
+            "wander": noise.wander * np.stack([self._draw_slow_drift(streams["wander"]) for _ in "xy"]),
+            "line_pointing": noise.line_pointing
+            * np.stack([self._draw_lines(streams["line_pointing"]) for _ in "xy"]),
+            "pointing": noise.pointing * streams["pointing"].normal(size=(2, shape[0], 1)),
+        }
+        x, y = sum(pointing.values(), np.stack([scan.x, scan.y])[:, None])
         dz = self.dz + noise.dz * streams["dz"].normal(size=shape[0])
         gain = 1 + noise.gain * streams["gain"].normal(size=shape[0])
+        gains = {
+            "line_gain": noise.line_gain * self._draw_lines(streams["line_gain"]),
+            "gain_drift": noise.gain_drift
+            * np.stack([draw_pink(shape[1], streams["gain_drift"]) for _ in self.dz]),
+        }
+        modulation = sum(gains.values(), np.ones(shape))
+        smear = find_smear(self._still)
         model, clean = self._predict_clean(
-            values, [MapGeometry(*m) for m in zip(dz, x, y, strict=True)], progress
+            values, [MapGeometry(*m, smear) for m in zip(dz, x, y, strict=True)], progress
         )
         true = model.values()
         offset = np.array([[true[f"offset_{i}"]] for i in range(shape[0])])
-        beam = gain[:, None] * (clean - offset)
+        beam = gain[:, None] * modulation * (clean - offset)
 
         peak = float(np.max(np.abs(beam)))
-        lines = streams["baseline"].normal(size=(shape[0], scan.line.max() + 1))
-        level = noise.drift * self._draw_slow_drift(streams["drift"]) + noise.baseline * lines[:, scan.line]
+        levels = {
+            "drift": noise.drift * self._draw_slow_drift(streams["drift"]),
+            "level": noise.baseline * self._draw_lines(streams["baseline"]),
+            "slope": noise.slope * self._draw_lines(streams["slope"]) * _normalise(scan.phase),
+        }
+        level = sum(levels.values(), np.zeros(shape))
         sigma = self._find_white_sigma(peak)
         rng = streams["glitches"]
         hit = rng.uniform(size=shape) < noise.glitches
@@ -216,7 +241,7 @@ class Simulator:
             + noise.glitch_size * peak * np.where(hit, draw_glitches(shape, rng), 0.0)
         )
         for i in range(shape[0]):
-            true[f"gain_{i}"] *= gain[i]
+            true[f"gain_{i}"] *= float(gain[i] * modulation[i].mean())
             true[f"offset_{i}"] += peak * float(level[i].mean())
             # Where the true pointing is farther out than the recorded one, the beam appears nearer in.
             true[f"dx_{i}"] -= float((x[i] - scan.x).mean())
@@ -224,11 +249,10 @@ class Simulator:
         usual_illumination = self.illumination.name == self.telescope.illumination.model
         observation = Observation(
             maps=tuple(
-                BeamMap(
-                    self.dz[i],
-                    scan.x,
-                    scan.y,
-                    recorded[i],
+                replace(
+                    self._still,
+                    dz=self.dz[i],
+                    power=recorded[i],
                     sigma=None if sigma is None else np.full(shape[1], sigma),
                     time=_DWELL * scan.time + self._time_order[i] * (_DWELL * scan.time[-1] + _PAUSE),
                 )
@@ -243,7 +267,12 @@ class Simulator:
             notes=(
                 f"simulated by ooftorch {__version__}, {self.pattern}, seed {seed}; {_describe_noise(noise)}",
             ),
-            truth=self._build_truth(model, true, dz + true["dz"]),
+            truth=self._build_truth(
+                model,
+                true,
+                dz + true["dz"],
+                _measure(pointing, "rad") | _measure(gains, "") | _measure(levels, "data", peak),
+            ),
         )
         observation.check()
         return observation
@@ -251,6 +280,11 @@ class Simulator:
     def _draw_slow_drift(self, rng: np.random.Generator) -> Array:
         """Draw 1/f noise of rms 1, continuous in time from map to map, (n_maps, n)."""
         return draw_pink(len(self.dz) * self.scan.x.size, rng).reshape(len(self.dz), -1)[self._time_order]
+
+    def _draw_lines(self, rng: np.random.Generator) -> Array:
+        """Draw a number of variance 1 for every scan line, (n_maps, n)."""
+        line = self.scan.line
+        return rng.normal(size=(len(self.dz), line.max() + 1))[:, line]
 
     def _predict_clean(
         self,
@@ -263,7 +297,7 @@ class Simulator:
         orders = _find_highest_order(values, "z"), _find_highest_order(values, "a")
         parts = []
         for first in range(0, n, _BLOCK):
-            some = [MapGeometry(m.dz, *(a[first : first + _BLOCK] for a in (m.x, m.y))) for m in maps]
+            some = [m.select(slice(first, first + _BLOCK)) for m in maps]
             model = self._get_model(some, *orders)
             model.set(**values)
             with torch.no_grad():
@@ -276,10 +310,7 @@ class Simulator:
         """Return the model of these maps at its start values; the last one is reused if it is the same."""
         if self._last_model is not None:
             known, model = self._last_model
-            same = (
-                a.dz == b.dz and np.array_equal((a.x, a.y), (b.x, b.y))
-                for a, b in zip(known, maps, strict=True)
-            )
+            same = (a.dz == b.dz and a.has_directions_of(b) for a, b in zip(known, maps, strict=True))
             orders = model.order, model.instrument.amplitude_order
             if orders == (order, amplitude_order) and all(same):
                 model.reset()
@@ -347,9 +378,12 @@ class Simulator:
             wide = high = reach * beam
         return PATTERNS[self.pattern](wide, high, step * beam)
 
-    def _build_truth(self, model: BeamModel, values: Mapping[str, float], dz: Array) -> Truth:
+    def _build_truth(
+        self, model: BeamModel, values: Mapping[str, float], dz: Array, drawn: Mapping[str, TrueValue]
+    ) -> Truth:
         parameters = {p.name: TrueValue(values[p.name], p.unit) for p in model.layout.parameters}
         parameters |= {f"dz_{i}": TrueValue(float(offset), "m") for i, offset in enumerate(dz)}
+        parameters |= drawn
         radius = self.telescope.radius
         axis = radius * np.linspace(-1, 1, _ACROSS)
         x, y = np.meshgrid(axis, axis)
@@ -383,6 +417,21 @@ def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | 
     if dz.ndim != 1 or not dz.size or not (np.abs(dz) < 1).all():
         raise InputError(f"focus offsets {given}; expected a list of offsets in metres, each below one metre")
     return dz
+
+
+def _normalise(phase: Array) -> Array:
+    """Divide by the rms."""
+    return phase / np.sqrt(np.mean(phase**2))
+
+
+def _measure(errors: Mapping[str, Array], unit: str, scale: float = 1.0) -> dict[str, TrueValue]:
+    """Rms of errors (..., n_maps, n) within each map, about the mean of the map: level_rms_0, ..."""
+    return {
+        f"{name}_rms_{i}": TrueValue(float(rms), unit)
+        for name, error in errors.items()
+        for i, rms in enumerate(scale * np.sqrt(error.var(-1).reshape(-1, error.shape[-2]).mean(0)))
+        if rms > 0
+    }
 
 
 def _describe_noise(noise: Noise) -> str:

@@ -95,7 +95,28 @@ def test_settings_arrive(tmp_path):
     assert observation.truth.parameters["gain_1"].value == 3
     minus, zero, plus = observation.maps
     assert plus.time[-1] < minus.time[0] < zero.time[0], "in the order given"
+    assert plus.smear == 0
     assert np.abs(np.diff(plus.x)).max() < 1.01 * 0.25 * observation.wavelength / 12
+
+
+def test_nuisances_of_scans_arrive(tmp_path):
+    ran = simulate(
+        tmp_path,
+        *("--slope", 0.02, "--line-gain", 0.03, "--gain-drift", 0.04, "--baseline", 0.05),
+        *("--line-pointing-arcsec", 0.5, "--pointing-arcsec", 0.7, "--smear-arcsec", 1.5),
+    )
+    assert ran.status == 0, ran.err
+    assert "scan lines along DX, smeared over 1.5 arcsec" in ran.out
+    observation = ooftorch.read(tmp_path / "sim.fits")
+    arcsec = np.pi / 180 / 3600
+    assert [m.smear for m in observation.maps] == pytest.approx([1.5 * arcsec] * 3, rel=1e-12)
+    true = {name: p.value for name, p in observation.truth.parameters.items()}
+    assert true["line_pointing_rms_0"] == pytest.approx(0.5 * arcsec, rel=0.5)
+    assert true["line_gain_rms_1"] == pytest.approx(0.03, rel=0.5)
+    assert true["gain_drift_rms_2"] == pytest.approx(0.04)
+    # Over the peak, which with all these is no round number.
+    assert true["slope_rms_1"] / true["level_rms_1"] == pytest.approx(0.02 / 0.05, rel=0.7)
+    assert 0 < abs(true["dx_0"]) < 4 * arcsec
 
 
 @pytest.mark.parametrize("layout", ["oof", "pyoof", "image"])

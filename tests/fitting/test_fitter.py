@@ -298,6 +298,9 @@ BEAM = 1.1e-3 / 5.6
         (lambda o: altered(o, lambda m, i: replace(m, x=m.x + 0.01 * BEAM)), "directions"),
         (lambda o: altered(o, lambda m, i: replace(m, y=m.y * (1 + 0.01 * (i == 2)))), "directions"),
         (lambda o: observe(surface(2, 0.5, 1), samples=19), "directions"),
+        (lambda o: altered(o, lambda m, i: replace(m, scans="rows")), "scan lines"),
+        (lambda o: altered(o, lambda m, i: replace(m, time=np.arange(289) + m.x * 1e9)), "scan lines"),
+        (lambda o: altered(o, lambda m, i: replace(m, smear=0.1 * BEAM)), "smearing"),
         (lambda o: altered(o, lambda m, i: replace(m, sigma=None)), "errors"),
     ],
 )

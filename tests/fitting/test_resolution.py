@@ -57,6 +57,17 @@ def cells(x, y):
 MAPS = {"raster": maps_at(scan(), scan()), "scattered": maps_at(cloud(), cloud(900, seed=1), scan())}
 
 
+def test_smearing_stays_with_its_samples():
+    way = [np.stack([m.x + 1, m.y - m.x]) for m in MAPS["scattered"]]
+    maps = [m._replace(smear=w) for m, w in zip(MAPS["scattered"], way, strict=True)]
+    levels = thinned([*maps[:2], maps[2]._replace(smear=None)])
+    for level in (levels.search, levels.coarse, levels.exact):
+        *smeared, still = level.model.maps
+        assert still.smear is None
+        for m in smeared:
+            np.testing.assert_array_equal(m.smear, [m.x + 1, m.y - m.x])
+
+
 def farthest(m):
     return max(np.abs(m.x).max(), np.abs(m.y).max())
 

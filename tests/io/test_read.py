@@ -499,6 +499,58 @@ def test_text_separators_comments_and_missing_values(tmp_path):
     assert obs.maps[0].sigma is None
 
 
+def raster(step=5e-5, n=7):
+    """Text map of n x n samples, y fastest."""
+    return "\n".join(
+        f"{step * i} {step * j} {np.exp(-i * i - j * j + j)}" for i in range(n) for j in range(n)
+    )
+
+
+def test_scans_and_smearing(tmp_path):
+    def maps(observation="", map=""):
+        path = toml(tmp_path, observation, map)
+        for name in ("plus.txt", "minus.txt"):
+            (tmp_path / name).write_text(raster())
+        minus, plus = read(path).maps
+        return (plus.scans, plus.smear / ARCSEC), (minus.scans, minus.smear / ARCSEC)
+
+    smear, double = (pytest.approx(size, rel=1e-12) for size in (1.5, 3.0))
+    assert maps() == (("auto", 0), ("auto", 0))
+    assert maps('scans = "rows"') == (("rows", 0), ("rows", 0))
+    assert maps('scans = "rows"', 'scans = "columns"') == (("columns", 0), ("rows", 0))
+    assert maps("smear_arcsec = 1.5", 'scans = "rows"') == (("rows", smear), ("auto", smear))
+    assert maps("", "integration_s = 0.5\nspeed_arcsec_s = 3") == (("auto", smear), ("auto", 0))
+    assert maps("integration_s = 1\nspeed_arcsec_s = 3", "smear_arcsec = 0") == (
+        ("auto", 0),
+        ("auto", double),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('scans = "lines"', "scans is 'lines'; expected one of auto, rows, columns, none"),
+        ("scans = 1", "scans is 1; expected a text in quotes"),
+        ("integration_s = 0.1", "integration_s given; the smearing is smear_arcsec, or"),
+        ("speed_arcsec_s = 0.1", "speed_arcsec_s given; the smearing is smear_arcsec, or"),
+        (
+            "smear_arcsec = 1\nspeed_arcsec_s = 1",
+            "smear_arcsec and speed_arcsec_s given; .*: give one or the other",
+        ),
+        ("smear_arcsec = -1", "smear_arcsec: a smearing of -1 arcsec; expected a length"),
+        ("smear_arcsec = nan", "smear_arcsec: a smearing of nan arcsec"),
+        ("smear_arcsec = 1e6", "smear_arcsec: a smearing of 1e[+]06 arcsec"),
+    ],
+)
+def test_refuses_scans_that_are_none(tmp_path, line, message):
+    refused(toml(tmp_path, line), rf"\[observation\]: {message}")
+    refused(toml(tmp_path, map=line), rf"\[\[map\]\] 1: {message}")
+
+
+def test_refuses_smearing_along_no_lines(tmp_path):
+    refused(toml(tmp_path, "smear_arcsec = 1"), "map 1 of 2 .* smeared, but along which lines is not known")
+
+
 def test_telescope_file_is_relative_to_the_toml(tmp_path):
     path = toml(tmp_path)
     path.write_text(path.read_text().replace('"srt"', '"own/dish.toml"'))

@@ -16,6 +16,7 @@ from ooftorch.io.surfaces import read_phase_map
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.receiver import Receiver
 from ooftorch.reporting.describe import describe_observation
+from ooftorch.scans import find_lines, find_smear
 from ooftorch.simulation import scan
 from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import Noise
@@ -118,6 +119,46 @@ def test_the_layout_has_to_be_known_and_nothing_is_overwritten(tmp_path, simulat
         with pytest.raises(InputError, match="does not fit a FITS header"):
             write(replace(simulated, object="Größe"), tmp_path / "c.fits", layout=layout)
     assert [path.name for path in tmp_path.iterdir()] == ["b.fits"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pattern", ["map", "otf", "daisy"])
+def test_a_file_has_the_same_scan_lines_and_smearing(tmp_path, layout, pattern):
+    if (layout, pattern) == ("image", "daisy"):
+        return  # no raster, no image
+    made = ooftorch.simulate("alma", SURFACE, pattern=pattern, smear=7.3e-6, **SMALL)
+    # The same scanned along y: a file without times and in another order has to be told.
+    turned = replace(made, maps=tuple(replace(m, x=m.y, y=m.x) for m in made.maps))
+    for i, one in enumerate((made, turned)):
+        again = written(one, tmp_path, layout, f"{i}.fits")
+        for m, n in zip(one.maps, again.maps, strict=True):
+            assert n.smear == 7.3e-6
+
+            def at(b, line):
+                return {(*p, k) for *p, k in zip(b.x.round(9), b.y.round(9), line, strict=True)}
+
+            assert at(n, find_lines(n).number) == at(m, find_lines(m).number)
+            assert np.unique(find_smear(n), axis=1).tolist() == np.unique(find_smear(m), axis=1).tolist()
+    mixed = np.random.default_rng(0).permutation(made.maps[0].x.size)
+    lost = tuple(BeamMap(m.dz, m.x[mixed], m.y[mixed], m.power[mixed]) for m in made.maps)
+    for n in written(replace(made, maps=lost), tmp_path, layout).maps:
+        assert find_lines(n) is None
+    by_word = tuple(replace(m, scans="none") for m in lost)
+    assert {n.scans for n in written(replace(made, maps=by_word), tmp_path, layout, "w.fits").maps} == {
+        "none"
+    }
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [({"SCANLINE": "lines"}, "SCANLINE is 'lines'; expected one of"), ({"SMEAR": -1e-5}, "SMEAR is -1e-05")],
+)
+def test_cards_that_are_no_scan_are_refused(tmp_path, simulated, card, message):
+    write(simulated, tmp_path / "a.fits")
+    with fits.open(tmp_path / "a.fits", mode="update") as hdus:
+        hdus[2].header.update(card)
+    with pytest.raises(InputError, match=rf"a\.fits: HDU 2: {message}"):
+        read(tmp_path / "a.fits")
 
 
 # --- the truth -------------------------------------------------------------------------------------------

@@ -72,9 +72,20 @@ def per_map(scope):
     return {f"{name}_{i}": float(c) for name, column in columns.items() for i, c in enumerate(column)}
 
 
-def by_reference(name, scope, model_name, n, oversample, *, focus_error=0.0, focus_scale=1.0, **receiver):
+def smeared(maps, beam):
+    """The maps with the samples of the first smeared, and with each of the second smeared its own way."""
+    first, second, *others = maps
+    angle = np.random.default_rng(2).uniform(0, 2 * np.pi, len(second.x))
+    alike = 0.3 * beam * np.outer([1, 0], np.ones(len(first.x)))
+    each = 0.4 * beam * np.stack([np.cos(angle), np.sin(angle)])
+    return [first._replace(smear=alike), second._replace(smear=each), *others]
+
+
+def by_reference(
+    name, scope, model_name, n, oversample, *, focus_error=0.0, focus_scale=1.0, maps=None, **receiver
+):
     out = []
-    for m, gain, offset, pointing in zip(three_maps(scope), *settings(scope), strict=True):
+    for m, gain, offset, pointing in zip(maps or three_maps(scope), *settings(scope), strict=True):
         power = reference.beam(
             specification(name),
             WAVELENGTH,
@@ -86,17 +97,18 @@ def by_reference(name, scope, model_name, n, oversample, *, focus_error=0.0, foc
             n=n,
             oversample=oversample,
             pointing=tuple(pointing),
+            smear=(0.0, 0.0) if m.smear is None else m.smear,
             **receiver,
         )
         out.append(gain * power + offset)
     return out
 
 
-def assert_matches(model, expected):
+def assert_matches(model, expected, tolerance=1e-12):
     with torch.no_grad():
         found = model.split(model())
     for one, other, gain in zip(found, expected, (40.0, 37.0, 43.0), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * gain)
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * gain)
 
 
 @pytest.mark.parametrize("model_name", ILLUMINATIONS)
@@ -155,6 +167,34 @@ def test_reference_with_other_receivers(name, model_name, receiver):
             name, scope, model_name, 32, 2.0, chop=chop, gain_ratio=2.0, disc_radius=disc_radius
         )
         assert_matches(model, plus)
+
+
+@pytest.mark.parametrize("chop", [(0.0, 0.0), (3.0, -1.0)], ids=["single", "chopped"])
+@pytest.mark.parametrize("disc_radius", [0.0, 0.4])
+def test_reference_with_smeared_samples(chop, disc_radius):
+    """The first map and the last differ in the smearing alone, and must not be taken for one group."""
+    scope = telescopes.load("alma")
+    beam = WAVELENGTH / (2 * scope.radius)
+    maps = smeared(three_maps(scope), beam)
+    chop, disc_radius = tuple(beam * h for h in chop), beam * disc_radius
+    model = BeamModel(
+        scope,
+        WAVELENGTH,
+        maps,
+        order=ORDER,
+        illumination="gaussian",
+        receiver=Receiver(*chop, disc_radius=disc_radius),
+        scale=40.0,
+        n=32,
+    )
+    model.set(**named(surface()), **ILLUMINATIONS["gaussian"], **per_map(scope))
+    options = {"chop": chop, "disc_radius": disc_radius}
+    # The quadrature of the model has three points, that of the reference 16.
+    assert_matches(model, by_reference("alma", scope, "gaussian", 32, 2.0, maps=maps, **options), 1e-5)
+    plain = by_reference("alma", scope, "gaussian", 32, 2.0, **options)
+    off = [np.abs(a.numpy() - b).max() for a, b in zip(model.split(model().detach()), plain, strict=True)]
+    assert min(off[:2]) > 0.01
+    assert off[2] < 1e-10
 
 
 def tiny(model_name="gaussian", receiver=None, name="alma"):
@@ -300,7 +340,7 @@ COMBINATIONS = {
 def everything_free(combination, alike):
     """A model with all that can be freed free, and coordinates (2, 3, n_parameters) around its own.
 
-    The samples of the maps: all alike, or two groups, the maps of one not next to each other.
+    The samples of the maps: all alike, or in other places and smeared, the last not.
     """
     model_name, receiver, name = COMBINATIONS[combination]
     scope = telescopes.load(name)
@@ -309,6 +349,8 @@ def everything_free(combination, alike):
     angles = {name: beam * getattr(receiver, name) for name in ("chop_x", "chop_y", "disc_radius")}
     places = (regular,) * 3 if alike else (regular, scattered, regular)
     maps = [MapGeometry(dz, *xy) for dz, xy in zip(DZ, places, strict=True)]
+    if not alike:  # nor smeared alike
+        maps = smeared(maps, beam)
     model = BeamModel(
         scope,
         WAVELENGTH,

@@ -265,3 +265,85 @@ def test_derivative_by_the_logarithm_of_the_ratio(name):
     found = power.at(field, ratio).log_ratio_derivative()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
     assert (found <= 0).all()  # more of the negative beam, less of the positive
+
+
+# -------------------------------------------------------------------------------------------- smeared samples
+
+
+SMEARED = pytest.mark.parametrize("alike", [True, False], ids=["alike", "each another"])
+
+
+def smear(n, alike):
+    """A vector of half a beam for every sample, all the same or in all directions."""
+    angle = np.full(n, 0.3) if alike else np.random.default_rng(7).uniform(0, 2 * np.pi, n)
+    return 0.5 * BEAM * np.stack([np.cos(angle), np.sin(angle)])
+
+
+@SMEARED
+@DIRECTIONS
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_smeared_samples_are_means_over_the_way(name, directions, alike):
+    """Against 16 points of it; the way from end to end, not half of it, and centred."""
+    field, (u, v) = coma_field(), directions
+    way = smear(len(u), alike)
+    power = ReceivedPower(RECEIVERS[name], X, Y, u, v, WAVELENGTH, smear=way, like=LIKE)(field, 0.7)
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    expected = sum(
+        w / 2 * received(RECEIVERS[name], u + t / 2 * way[0], v + t / 2 * way[1], field, 0.7)
+        for t, w in zip(nodes, weights, strict=True)
+    )
+    assert_same(power, expected, field, 1e-4)
+    moved = float((received(RECEIVERS[name], u, v, field, 0.7) - expected).abs().max())
+    assert moved > 0.01 * float(plain(*grid(), field).max())
+
+
+def test_three_points_suffice_for_a_way_of_a_beam():
+    field, (u, v) = coma_field(), grid(n=25, reach=3)
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    for angle in (0.0, 0.7, np.pi / 2):
+        across = PITCH * (NX * np.cos(angle) + NY * np.sin(angle))  # the aperture, in that direction
+        way = WAVELENGTH / across * np.cos(angle), WAVELENGTH / across * np.sin(angle)
+        expected = sum(
+            w / 2 * plain(u + t / 2 * way[0], v + t / 2 * way[1], field)
+            for t, w in zip(nodes, weights, strict=True)
+        )
+        each = np.outer(way, np.ones(len(u)))
+        found = ReceivedPower(Receiver(), X, Y, u, v, WAVELENGTH, smear=each, like=LIKE)(field)
+        assert_same(found, expected, field, 1e-3)
+
+
+@SMEARED
+@DIRECTIONS
+@pytest.mark.parametrize("name", RECEIVERS)
+def test_derivatives_of_smeared_samples(name, directions, alike):
+    u, v = directions
+    way = smear(len(u), alike)
+    power = ReceivedPower(RECEIVERS[name], X, Y, u, v, WAVELENGTH, smear=way, like=LIKE)
+    _, field, change, weights = point(name, 2, directions=directions)
+    ratio = torch.tensor([[0.8], [1.3]], dtype=torch.float64)
+    at = power.at(field, ratio)
+    step = 1e-3
+    expected = (power(field + step * change, ratio) - power(field - step * change, ratio)) / (2 * step)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(at.jvp(change), expected, rtol=0, atol=1e-10 * scale)
+    own = field.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((power(own, ratio) * weights).sum(), own)
+    assert at.vjp(weights).shape == field.shape
+    torch.testing.assert_close(at.vjp(weights), gradient, rtol=0, atol=1e-12 * float(gradient.abs().max()))
+    if RECEIVERS[name].chopped:
+        by_log = (power(field, ratio * 1.001) - power(field, ratio / 1.001)) / (2 * math.log(1.001))
+        torch.testing.assert_close(at.log_ratio_derivative(), by_log, rtol=0, atol=1e-6 * scale)
+
+
+def test_a_regular_map_that_is_smeared_alike_stays_regular():
+    """No sum over scattered directions, which costs many times as much."""
+    u, v = (a.ravel() for a in np.meshgrid(*2 * [np.linspace(-2, 2, 41) * BEAM]))
+    x = (np.arange(64) - 32) * PITCH / 4
+    for way in ((BEAM, 0.0), (0.0, BEAM)):
+        each = np.outer(way, np.ones(len(u)))
+        power = ReceivedPower(Receiver(), x, x, u, v, WAVELENGTH, smear=each, like=LIKE)
+        plain_one = ReceivedPower(Receiver(), x, x, u, v, WAVELENGTH, like=LIKE)
+        (one,), (other,) = (
+            [t.shape for t in p.tensors() if t.is_complex() and t.ndim == 2][:1] for p in (power, plain_one)
+        )
+        assert max(one) <= 3 * max(other), "kernels of the rows and columns, not of every sample"

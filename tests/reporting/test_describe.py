@@ -85,6 +85,18 @@ def test_rows_of_the_maps(observation):
     assert [row[12] for row in found] == ["none"] * 3
 
 
+def test_scan_lines_of_the_maps(observation):
+    along_x = raster(-0.01)
+    along_y = replace(along_x, dz=0.0, scans="columns", smear=2.5 * ARCSEC)
+    text = describe_observation(replace(observation, maps=(along_x, along_y, raster(0.01, scans="none"))))
+    ends = [line.rpartition("none  ")[2] for line in text.splitlines() if line.split()[0] in "012"]
+    assert ends == [
+        "11 scan lines along DX",
+        "15 scan lines along DY, smeared over 2.5 arcsec",
+        "no scan lines",
+    ]
+
+
 def test_errors_are_their_median_over_what_was_observed(observation):
     sigma = np.concatenate([np.full(84, 0.25), np.full(81, 7.0)])
     sigma[:2] = 1e9

@@ -1,5 +1,7 @@
 """What the simulator does to the model's power, and that it keeps a true record of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ooftorch.errors import InputError
 from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
+from ooftorch.scans import find_lines
 from ooftorch.simulation import simulator
 from ooftorch.simulation import surfaces as surface
 from ooftorch.simulation.noise import Streams, draw_pink
@@ -139,6 +142,144 @@ def test_baselines_are_levels_of_lines():
     assert d == pytest.approx(levels[:, line], abs=1e-12)
     assert levels.std() == pytest.approx(0.01, rel=0.4)
     assert len(np.unique(levels.round(9))) == levels.size
+
+
+def by_line(values, line):
+    """Values (3, n) as means of each line (3, n_lines), and what is left."""
+    means = np.stack([values[:, line == j].mean(1) for j in range(line.max() + 1)], -1)
+    return means, values - means[:, line]
+
+
+def spread(observation, name):
+    return np.array([observation.truth.parameters[f"{name}_rms_{i}"].value for i in range(3)])
+
+
+def test_lines_have_slopes_in_time():
+    simulator = alma(noise=Noise(slope=0.01), pattern="otf")
+    clean = powers(alma(pattern="otf").observe(SURFACE))
+    seen = simulator.observe(SURFACE)
+    d = (powers(seen) - clean) / clean.max()
+    scan = simulator.scan
+    levels, left = by_line(d, scan.line)
+    assert np.abs(levels).max() < 1e-12, "each of mean zero"
+    for i in range(3):
+        for j in range(scan.line.max() + 1):
+            some = scan.line == j
+            slope = np.polyfit(scan.time[some], d[i][some], 1)[0]
+            assert d[i][some] == pytest.approx(slope * (scan.time[some] - scan.time[some].mean()), abs=1e-12)
+    assert left.std() == pytest.approx(0.01, rel=0.3)
+    assert spread(seen, "slope") == pytest.approx(clean.max() * left.std(1))
+    assert seen.truth.parameters["slope_rms_0"].unit == "data"
+
+
+def test_lines_have_gains():
+    simulator = alma(noise=Noise(line_gain=0.05))
+    seen = simulator.observe(SURFACE | {"offset_1": 0.3})
+    clean = powers(alma().observe(SURFACE))
+    offset = np.array([[0.0], [0.3], [0.0]])
+    gains, left = by_line((powers(seen) - offset) / clean, simulator.scan.line)
+    assert np.abs(left[clean > 1e-3 * PEAK]).max() < 1e-9, "of the beam and not of the baseline"
+    assert gains.std() == pytest.approx(0.05, rel=0.3)
+    assert spread(seen, "line_gain") == pytest.approx(gains.std(1))
+    true = [seen.truth.parameters[f"gain_{i}"].value for i in range(3)]
+    assert true == pytest.approx(gains.mean(1)), "their mean is the gain of the map"
+
+
+def test_the_gain_drifts_within_each_map():
+    seen = alma(noise=Noise(gain_drift=0.05)).observe(SURFACE)
+    drift = powers(seen) / CLEAN - 1
+    assert drift.mean(1) == pytest.approx(np.zeros(3), abs=1e-9)
+    assert drift.std(1) == pytest.approx(np.full(3, 0.05))
+    assert spread(seen, "gain_drift") == pytest.approx(np.full(3, 0.05))
+    slow = np.abs(np.diff(drift, axis=1)).mean() / drift.std()
+    assert slow < 0.7 < np.abs(np.diff(np.random.default_rng(0).normal(size=1000))).mean()
+    assert abs(np.corrcoef(drift)[0, 1]) < 0.5, "each map its own"
+
+
+@pytest.mark.parametrize("kind", ["line_pointing", "pointing"])
+def test_pointing_errors_of_lines_and_maps(kind):
+    """Each is that of a map whose samples are moved the other way."""
+    size = 2e-5
+    simulator = alma(noise=Noise(**{kind: size}))
+    seen = simulator.observe(SURFACE, seed=2)
+    rng, scan = Streams(2)[kind], simulator.scan
+    n = 1 if kind == "pointing" else scan.line.max() + 1
+    draws = [rng.normal(size=(3, n)) for _ in "xy"] if n > 1 else list(rng.normal(size=(2, 3, 1)))
+    x, y = (size * draw[:, scan.line if n > 1 else np.zeros_like(scan.line)] for draw in draws)
+    model = BeamModel(
+        simulator.telescope,
+        simulator.wavelength,
+        [MapGeometry(m.dz, scan.x + a, scan.y + b) for m, a, b in zip(seen.maps, x, y, strict=True)],
+        order=4,
+        illumination=simulator.illumination,
+        n=96,
+    )
+    model.set(**SURFACE)
+    assert powers(seen) == pytest.approx(model().detach().numpy().reshape(3, -1), abs=1e-12)
+    true = seen.truth.parameters
+    assert [true[f"dx_{i}"].value for i in range(3)] == pytest.approx(-x.mean(1))
+    if kind == "pointing":
+        assert not any("_rms_" in name for name in true)
+        assert powers(seen) == pytest.approx(from_truth(seen), abs=1e-12)
+    else:
+        expected = np.sqrt(0.5 * (x.var(1) + y.var(1)))
+        assert spread(seen, kind) == pytest.approx(expected)
+        assert true["line_pointing_rms_0"].unit == "rad"
+
+
+def test_the_truth_tells_only_what_is_there():
+    assert not any("_rms_" in name for name in alma().observe(SURFACE).truth.parameters)
+    noise = Noise(baseline=0.01, drift=0.02, jitter=1e-6, wander=2e-6)
+    seen = alma(noise=noise).observe(SURFACE)
+    named = {name for name in seen.truth.parameters if "_rms_" in name}
+    assert named == {f"{kind}_rms_{i}" for kind in ("level", "drift", "jitter", "wander") for i in range(3)}
+    assert spread(seen, "level") == pytest.approx(np.full(3, 0.01 * PEAK), rel=0.6)
+    assert np.sqrt(np.mean(spread(seen, "jitter") ** 2)) == pytest.approx(1e-6, rel=0.1)
+
+
+@pytest.mark.parametrize("pattern", ["map", "otf", "daisy"])
+def test_samples_are_smeared_along_their_lines(pattern):
+    """Against the mean of maps of points along the way, made by the model without any smearing."""
+    way = 0.6 * 3e-3 / 12
+    simulator = alma(pattern=pattern, wavelength=3e-3, smear=way)
+    seen = simulator.observe(SURFACE)
+    plain = alma(pattern=pattern, wavelength=3e-3).observe(SURFACE)
+    assert {m.smear for m in seen.maps} == {way}
+    x, y = simulator.scan.x, simulator.scan.y
+    line = find_lines(seen.maps[0]).number
+    step = np.zeros((2, x.size))
+    for j in range(line.max() + 1):
+        some = np.flatnonzero(line == j)
+        step[:, some] = np.gradient(np.stack([x, y])[:, some], axis=1)
+    unit = step / np.hypot(*step)
+    points = np.linspace(-0.475, 0.475, 20)
+    model = BeamModel(
+        simulator.telescope,
+        3e-3,
+        [MapGeometry(m.dz, x + way * t * unit[0], y + way * t * unit[1]) for m in seen.maps for t in points],
+        order=4,
+        illumination=simulator.illumination,
+        n=96,
+    )
+    model.set(**SURFACE)
+    expected = model().detach().numpy().reshape(3, 20, -1).mean(1)
+    inner = np.hypot(x, y) < 0.8 * np.hypot(x, y).max()  # off the tips of the daisy, where it turns
+    peak = powers(plain).max()
+    assert powers(seen)[:, inner] == pytest.approx(expected[:, inner], abs=1e-3 * peak)
+    assert np.abs(powers(plain) - expected).max() > 0.02 * peak
+
+
+def test_a_fit_of_smeared_samples_knows_it():
+    setup = {"pattern": "otf", "noise": Noise(snr=300), "wavelength": 3e-3, "smear": 0.8 * 3e-3 / 12}
+    seen = alma(**setup).observe(SURFACE, seed=4)
+    result = ooftorch.fit(seen, order=4, n=96)
+    assert seen.truth.rms_error(result.coefficients) < 2 * result.phase_error
+    assert result.chi2_reduced == pytest.approx(1, abs=4 * np.sqrt(2 / result.n_data))
+    ignored = replace(seen, maps=tuple(replace(m, smear=0.0) for m in seen.maps))
+    other = ooftorch.fit(ignored, order=4, n=96)
+    assert seen.truth.rms_error(other.coefficients) > 3 * other.phase_error
+    mirror = ooftorch.fit(seen.mirrored(), order=4, n=96)
+    assert mirror.objective == pytest.approx(result.objective, rel=1e-8)
 
 
 def test_pointing_errors_are_those_of_the_beam_there():
