@@ -132,9 +132,18 @@ class Absorption:
         amplitudes : Tensor, (..., [b,] n_lines * k)
             In units of the prior widths.
         """
-        amplitudes = (self._solver @ self.lines.gather(r).unsqueeze(-1))[..., 0]
-        rest = r - self.lines.scatter((self.templates @ amplitudes.unsqueeze(-1))[..., 0])
-        return rest, amplitudes.flatten(-2)
+        by_line = self.lines.gather(r)
+        # Several vectors are the columns of a matrix: many small products are slower than a few large ones.
+        batch = self.templates.dim() - 1
+        leading = by_line.shape[: by_line.dim() - batch]
+        columns = by_line.reshape(-1, *by_line.shape[len(leading) :]).movedim(0, -1)
+        amplitudes = self._solver @ columns
+        taken = self.templates @ amplitudes
+
+        def restore(columns: Tensor) -> Tensor:
+            return columns.movedim(-1, 0).unflatten(0, leading) if leading else columns[..., 0]
+
+        return r - self.lines.scatter(restore(taken)), restore(amplitudes).flatten(-2)
 
     def transpose(self, by_rest: Tensor, by_amplitudes: Tensor) -> Tensor:
         """Gradient by the whitened residuals (..., n), from those by the two results of `remove`."""

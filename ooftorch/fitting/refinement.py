@@ -22,9 +22,6 @@ __all__ = ["Refined", "begin", "refine"]
 
 # Evidence that has to be gained, natural units, and the most rounds.
 _LEAST_GAIN, _MAX_ROUNDS = 5.0, 6
-# Change of the widths of the terms, relative to the largest of their kind, below which they are settled; and
-# the most rounds in which only they change.
-_SETTLED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +37,19 @@ class Refined:
     widths : Tensor, (n_maps, n_terms)
         Of the priors of the terms of scan lines; zero for a term that is not there.
     absorption : Absorption or None
-        Takes those terms out; of one observation, without a first dimension.
+        Takes those terms out of all samples; without a first dimension.
+    coarse : Absorption or None
+        The same for the samples of the coarse level.
+    metric : Tensor, (n_free, n_free), or None
+        Estimate of the Hessian near the minimum, for these free parameters, with terms or without.
     """
 
     layout: Layout
     minimum: Minima
     widths: Tensor
-    absorption: Absorption | None
+    absorption: Absorption | None = None
+    coarse: Absorption | None = None
+    metric: Tensor | None = None
 
 
 def begin(setup: Setup, layout: Layout, minima: Minima) -> list[Refined]:
@@ -54,99 +57,146 @@ def begin(setup: Setup, layout: Layout, minima: Minima) -> list[Refined]:
     n_maps, n_terms = len(setup.observations[0].maps), len(setup.terms)
     nothing = minima.coordinates.new_zeros((n_maps, n_terms))
     rows = zip(*(t.split(1) for t in minima), strict=True)
-    return [Refined(layout, Minima(*row), nothing, None) for row in rows]
+    return [Refined(layout, Minima(*row), nothing) for row in rows]
 
 
 def refine(setup: Setup, rows: Tensor, minima: Minima, progress: search.Progress) -> list[Refined]:
-    """Take up what the evidence asks for, and find the minima again.
+    """Take up what the evidence asks for, and find the minima of the exact model.
 
     Parameters
     ----------
     setup : Setup
     rows : int Tensor, (b,)
-        Numbers of the observations.
+        Number of the observation of each fit.
     minima : Minima
-        Their minima, of the layout of the setup.
+        Their minima at the coarse level, of the layout of the setup.
     progress : callable
 
     Returns
     -------
     list of Refined
-        One per observation.
+        One per fit.
     """
     fits = begin(setup, setup.layout, minima)
-    if setup.lines is None and not setup.bends:
-        return fits
-    active = list(range(len(rows)))
+    active = list(range(len(fits))) if setup.terms or setup.bends else []
     for _ in range(_MAX_ROUNDS):
         changed = []
         for group in _group(fits, active):
-            found = _find_changes(setup, rows[group], [fits[i] for i in group])
-            for i, fit in zip(group, found, strict=True):
-                if fit is not None:
-                    fits[i] = fit
-                    changed.append(i)
+            changed += _take_up(setup, rows, fits, group)
         for group in _group(fits, changed):
-            _descend(setup, rows, fits, group, progress)
+            _settle(setup, rows, fits, group, progress)
         active = changed
         if not active:
             break
+    for group in _group(fits, list(range(len(fits)))):
+        if fits[group[0]].coarse is not None:
+            _find_metric(setup, rows, fits, group)
+            # The templates are those of the beam, and the weights those of the residuals, near the minimum.
+            _find_terms(setup, rows, fits, group)
+            _find_terms(setup, rows, fits, group)
+            _polish(setup, rows, fits, group, progress, nearly=True)
+            _find_terms(setup, rows, fits, group)
+        _polish(setup, rows, fits, group, progress)
     return fits
 
 
 def _group(fits: list[Refined], numbers: list[int]) -> list[list[int]]:
-    """Numbers of the fits that can go on side by side: with the same free parameters, with terms or without."""
+    """Numbers of the fits that can go on side by side: the same parameters free, and terms in all or none."""
     groups: dict[tuple, list[int]] = {}
     for i in numbers:
-        groups.setdefault((*fits[i].layout.free, fits[i].absorption is None), []).append(i)
+        groups.setdefault((*fits[i].layout.free, fits[i].coarse is None), []).append(i)
     return list(groups.values())
 
 
-def _join(fits: list[Refined]) -> tuple[Minima, Absorption | None]:
-    """Minima of several fits, a row each, and what takes their terms out."""
-    minima = Minima(*(torch.cat(parts) for parts in zip(*(fit.minimum for fit in fits), strict=True)))
-    absorptions = [fit.absorption for fit in fits if fit.absorption is not None]
-    return minima, Absorption.stack(absorptions) if absorptions else None
+def _join(fits: list[Refined]) -> tuple[Layout, Minima]:
+    """Layout and minima, a row each, of several fits that are side by side."""
+    return fits[0].layout, Minima(*(torch.cat(parts) for parts in zip(*(fit.minimum for fit in fits), strict=True)))
 
 
-def _descend(
+def _stack(absorptions: list[Absorption | None]) -> Absorption | None:
+    """Join those of several fits, all of which have terms or none."""
+    some = [absorption for absorption in absorptions if absorption is not None]
+    return Absorption.stack(some) if some else None
+
+
+def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> list[int]:
+    """Let each fit of a group take up what the evidence asks for most; return those that did."""
+    level = setup.levels.coarse
+    layout, minima = _join([fits[i] for i in group])
+    absorption = _stack([fits[i].coarse for i in group])
+    posterior = setup.levels.posterior(level, layout, rows[group], minima.coordinates, absorption)
+    templates = build_templates(posterior, minima.coordinates, setup.terms) if setup.terms else None
+    bends = _find_bends(setup, posterior, rows[group], minima.coordinates)
+    changed = []
+    for row, (i, (bent, bend_gain)) in enumerate(zip(group, bends, strict=True)):
+        widths, gain = fits[i].widths, 0.0
+        if templates is not None:
+            widths, gain = find_widths(templates.select(row), fits[i].widths)
+        if max(gain, bend_gain) < _LEAST_GAIN:
+            continue
+        changed.append(i)
+        if bend_gain > gain:
+            fits[i] = replace(fits[i], layout=bent, metric=None)
+        elif templates is not None:
+            metric = None if fits[i].coarse is None else fits[i].metric
+            terms = templates.select(row).absorb(widths)
+            fits[i] = replace(fits[i], widths=widths, coarse=terms, metric=metric)
+    return changed
+
+
+def _settle(
     setup: Setup, rows: Tensor, fits: list[Refined], group: list[int], progress: search.Progress
 ) -> None:
-    """Find the minima of a group of fits again."""
-    minima, absorption = _join([fits[i] for i in group])
-    layout = fits[group[0]].layout
-    found = search.polish(setup.levels, layout, rows[group], minima, progress, absorption)
+    """Find the minima of a group of fits at the coarse level."""
+    if any(fits[i].metric is None for i in group):
+        _find_metric(setup, rows, fits, group)
+    layout, minima = _join([fits[i] for i in group])
+    absorption, metric = _stack([fits[i].coarse for i in group]), _stack_metrics([fits[i] for i in group])
+    _record(fits, group, search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric))
+
+
+def _find_metric(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
+    layout, minima = _join([fits[i] for i in group])
+    absorption = _stack([fits[i].coarse for i in group])
+    found = setup.levels.metric(layout, rows[group], minima.coordinates, absorption)
     for row, i in enumerate(group):
-        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in found)))
+        fits[i] = replace(fits[i], metric=found[row])
 
 
-def _find_changes(setup: Setup, rows: Tensor, fits: list[Refined]) -> list[Refined | None]:
-    """For fits side by side: each with what it takes up next, None for one to which nothing is to be added."""
-    minima, absorption = _join(fits)
-    layout, u = fits[0].layout, minima.coordinates
-    posterior = setup.levels.posterior(setup.levels.exact, layout, rows, u, absorption)
-    templates = None
-    if setup.lines is not None:
-        templates = build_templates(posterior, u, setup.lines, setup.terms)
-    bends = _find_bends(setup, posterior, rows, u)
-    found: list[Refined | None] = []
-    for i, (fit, (bent, bend_gain)) in enumerate(zip(fits, bends, strict=True)):
-        widths, gain = fit.widths, 0.0
-        if templates is not None:
-            widths, gain = find_widths(templates.select(i), fit.widths)
-        if bend_gain > max(gain, _LEAST_GAIN):
-            found.append(replace(fit, layout=bent))
-        elif templates is None or _is_settled(widths, fit.widths):
-            found.append(None)
-        else:
-            terms = templates.select(i).absorb(widths) if bool((widths > 0).any()) else None
-            found.append(replace(fit, widths=widths, absorption=terms))
-    return found
+def _stack_metrics(fits: list[Refined]) -> Tensor | None:
+    metrics = [fit.metric for fit in fits if fit.metric is not None]
+    return torch.stack(metrics) if metrics else None
 
 
-def _is_settled(widths: Tensor, before: Tensor) -> bool:
-    largest = torch.maximum(widths, before).amax(0)
-    return bool(((widths - before).abs() <= _SETTLED * largest).all())
+def _find_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
+    """Find templates and widths of the terms of a group of fits for all samples."""
+    layout, minima = _join([fits[i] for i in group])
+    absorption = _stack([fits[i].absorption for i in group])
+    posterior = setup.levels.posterior(setup.levels.exact, layout, rows[group], minima.coordinates, absorption)
+    templates = build_templates(posterior, minima.coordinates, setup.terms)
+    for row, i in enumerate(group):
+        widths, _ = find_widths(templates.select(row), fits[i].widths)
+        fits[i] = replace(fits[i], widths=widths, absorption=templates.select(row).absorb(widths))
+
+
+def _polish(
+    setup: Setup,
+    rows: Tensor,
+    fits: list[Refined],
+    group: list[int],
+    progress: search.Progress,
+    nearly: bool = False,
+) -> None:
+    """Find the minima of a group of fits on the exact model."""
+    layout, minima = _join([fits[i] for i in group])
+    absorption, metric = _stack([fits[i].absorption for i in group]), _stack_metrics([fits[i] for i in group])
+    found = search.polish(setup.levels, layout, rows[group], minima, progress, absorption, metric, nearly)
+    _record(fits, group, found)
+
+
+def _record(fits: list[Refined], group: list[int], minima: Minima) -> None:
+    for row, i in enumerate(group):
+        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)))
 
 
 def _find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> list[tuple[Layout, float]]:
@@ -175,7 +225,7 @@ def _find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> 
         root = torch.linalg.cholesky(metric[:, kept][:, :, kept])
         whitened = torch.linalg.solve_triangular(root, gradient[:, kept, None], upper=False)[..., 0]
         priors = [p.prior for p in some.parameters if p.free and p.name in largest_names]
-        log_prior = sum(math.log(prior) for prior in priors)
+        log_prior = sum(math.log(prior) for prior in priors if prior is not None)
         log_root = torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1)
         return 0.5 * whitened.square().sum(-1) - log_root - log_prior
 

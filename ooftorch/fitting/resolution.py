@@ -86,9 +86,15 @@ class Resolutions(NamedTuple):
             absorption,
         )
 
-    def metric(self, layout: Layout, rows: Tensor, u: Tensor) -> Tensor:
-        """Estimate of the Hessian (b, n_free, n_free) at the coordinates u, from the cheapest level."""
-        posterior = self.posterior(self.search, layout, rows, u)
+    def metric(
+        self, layout: Layout, rows: Tensor, u: Tensor, absorption: Absorption | None = None
+    ) -> Tensor:
+        """Estimate of the Hessian (b, n_free, n_free) at the coordinates u, from the cheapest level.
+
+        That is the coarse one where terms of scan lines are taken out, for the search level has no lines.
+        """
+        level = self.search if absorption is None else self.coarse
+        posterior = self.posterior(level, layout, rows, u, absorption)
         return posterior.metric(u[:, posterior.free])
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ooftorch.errors import InputError
-from ooftorch.fitting.absorption import Absorption, LineIndex
+from ooftorch.fitting.absorption import Absorption, LineIndex, index_lines
 from ooftorch.fitting.posterior import Posterior
 
 __all__ = ["TERMS", "Templates", "Term", "build_templates", "choose_terms", "find_widths"]
@@ -115,14 +115,16 @@ class Templates(NamedTuple):
         return widths[..., self.lines.maps, :].repeat_interleave(counts, -1)
 
 
-def build_templates(posterior: Posterior, u: Tensor, lines: LineIndex, terms: Sequence[Term]) -> Templates:
+def build_templates(posterior: Posterior, u: Tensor, terms: Sequence[Term]) -> Templates:
     """Build the templates at the coordinates u (b, n_parameters).
 
     Those of gain and pointing are derivatives of the beam there; the weights are those of the residuals there,
     after the terms that the posterior takes out already.
     """
-    model, names = posterior.model, [term.name for term in terms]
-    at = model.at(u)
+    model, samples, names = posterior.model, posterior.samples, [term.name for term in terms]
+    if samples.line is None or samples.map is None or samples.phase is None:
+        raise ValueError("the samples have no scan lines")
+    at, lines = model.at(u), index_lines(samples.line, samples.map)
 
     def differentiate(kind: str) -> Tensor:
         """Change of all samples with one coordinate of their map."""
@@ -131,7 +133,7 @@ def build_templates(posterior: Posterior, u: Tensor, lines: LineIndex, terms: Se
 
     with torch.no_grad():
         level = torch.full_like(at.samples, model.instrument.peak)
-        phase = level if posterior.samples.phase is None else posterior.samples.phase
+        phase = samples.phase
         columns = {"level": [level], "slope": [level * phase]}
         if "gain" in names:
             columns["gain"] = [differentiate("gain")]

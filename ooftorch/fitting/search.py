@@ -15,11 +15,11 @@ from ooftorch.fitting.resolution import Level, Resolutions
 from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
-__all__ = ["Minima", "approach", "estimate_noise", "finish", "polish", "search"]
+__all__ = ["Minima", "approach", "estimate_noise", "finish", "polish", "search", "settle"]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
-# the search level, at the coarse level, and at the exact level.
-_PASSING, _SEARCH, _COARSE, _FINE = 8.0, 2.0, 1.0, 1e-3
+# the search level, at the coarse level, near the exact minimum, and at it.
+_PASSING, _SEARCH, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1.0, 0.1, 1e-3
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
 # The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
@@ -111,7 +111,31 @@ def finish(
         min(torch.nonzero(numbers == i).flatten().tolist(), key=lambda j: float(coarse.objective[j]))
         for i in range(len(rows))
     ]
-    return polish(levels, layout, rows, Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval), progress)
+    return Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval)
+
+
+def settle(
+    levels: Resolutions,
+    layout: Layout,
+    rows: Tensor,
+    minima: Minima,
+    progress: Progress,
+    absorption: Absorption | None = None,
+    metric: Tensor | None = None,
+) -> Minima:
+    """Descend to the minimum of the coarse level from one point for each fit; `n_eval` counts on."""
+    found = _descend(
+        levels,
+        levels.coarse,
+        layout,
+        rows,
+        minima.coordinates,
+        progress,
+        _COARSE,
+        absorption=absorption,
+        metric=metric,
+    )
+    return found._replace(n_eval=minima.n_eval + found.n_eval)
 
 
 def polish(
@@ -121,21 +145,37 @@ def polish(
     minima: Minima,
     progress: Progress,
     absorption: Absorption | None = None,
+    metric: Tensor | None = None,
+    nearly: bool = False,
 ) -> Minima:
-    """Descend to the minimum of the exact model from one point for each fit; `n_eval` counts on."""
+    """Descend to the minimum of the exact model from one point for each fit; `n_eval` counts on.
+
+    Parameters
+    ----------
+    levels, layout, rows, minima, progress
+        As in `finish`.
+    absorption : Absorption, optional
+        Takes the terms of scan lines out of the samples.
+    metric : Tensor, (b, n_free, n_free), optional
+        Estimate of the Hessian; by default from the cheapest level, anew after every round.
+    nearly : bool
+        Stop in the neighbourhood of the minimum.
+    """
     found = minima
     left = torch.arange(len(rows), device=rows.device)
-    for _ in range(_MAX_ROUNDS):
+    for _ in range(1 if nearly else _MAX_ROUNDS):
+        start = found.coordinates[left]
         minimum = _descend(
             levels,
             levels.exact,
             layout,
             rows[left],
-            found.coordinates[left],
+            start,
             progress,
-            _FINE,
+            _NEAR if nearly else _FINE,
             _ROUND_EVALUATIONS,
             None if absorption is None else absorption.select(left),
+            None if metric is None else metric[left],
         )
         minimum = minimum._replace(n_eval=found.n_eval[left] + minimum.n_eval)
         found = Minima(*(old.index_copy(0, left, new) for old, new in zip(found, minimum, strict=True)))
@@ -270,12 +310,13 @@ def _descend(
     gtol: float,
     max_eval: int = 2000,
     absorption: Absorption | None = None,
+    metric: Tensor | None = None,
 ) -> Minima:
     """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations."""
     posterior = levels.posterior(level, layout, rows, start, absorption)
     x = start[:, posterior.free]
-    # Terms of scan lines change the metric too much for that of the cheapest level, which has no lines.
-    metric = levels.metric(layout, rows, start) if absorption is None else posterior.metric(x)
+    if metric is None:
+        metric = levels.metric(layout, rows, start, absorption)
 
     def fun(x: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = posterior.value_and_gradient(x, members)

@@ -11,7 +11,6 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.fitting import likelihood as likelihoods
 from ooftorch.fitting import noise_model as noise_models
-from ooftorch.fitting.absorption import LineIndex, index_lines
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import IndependentNoise, NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
@@ -75,10 +74,8 @@ class Setup:
         Start point of each observation, in coordinates: a perfect dish.
     errors_known : bool
         Whether the observations have errors.
-    lines : LineIndex or None
-        Samples of each scan line; None where no terms of scan lines are to be taken up.
     terms : tuple of Term
-        The terms of scan lines that may be taken up.
+        The terms of scan lines that may be taken up; none where no lines are known.
     bends : tuple of tuple of str
         Names of the amplitude terms that may be taken up together, fewest first.
     """
@@ -88,7 +85,6 @@ class Setup:
     layout: Layout
     starts: Tensor
     errors_known: bool
-    lines: LineIndex | None = None
     terms: tuple[Term, ...] = ()
     bends: tuple[tuple[str, ...], ...] = ()
 
@@ -184,11 +180,10 @@ def set_up(
     model = levels.exact.model
     beams = predict_perfect_beams(model)
     starts = [choose_start(model, o, b, beams) for o, b in zip(observations, baselines, strict=True)]
-    terms = choose_terms(options.nuisance) if isinstance(noise, IndependentNoise) else ()
-    lines = None
-    if samples.line is not None and terms:
-        lines = index_lines(samples.line, samples.map)
-    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, lines, terms, bends)
+    terms = choose_terms(options.nuisance)
+    if samples.line is None or not isinstance(noise, IndependentNoise):
+        terms = ()
+    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, terms, bends)
 
 
 def _group_bends(layout: Layout) -> tuple[tuple[str, ...], ...]:
