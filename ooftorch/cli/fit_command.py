@@ -32,9 +32,16 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
 @click.option(
     "--illumination", help="gaussian, pedestal, squashed or tophat; by default that of the receiver."
 )
+@click.option(
+    "--amplitude-order",
+    default=0,
+    show_default=True,
+    metavar="M",
+    help="Let the illumination depart from its model by Zernikes of order 2 to M; 0: by none.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
-    "--free", multiple=True, metavar="NAME", help="Fit this parameter, too: x0, y0, dz, dx, ... (repeatable)."
+    "--free", multiple=True, metavar="NAME", help="Fit this parameter, too: dz, q, rho, ... (repeatable)."
 )
 @click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Hold a parameter at a value (repeatable).")
 @click.option("--out", metavar="DIR", help="Directory for the results; by default OBS-oof-001, -002, ...")
@@ -46,6 +53,7 @@ def command(
     order: int,
     likelihood: str,
     illumination: str | None,
+    amplitude_order: int,
     device: str,
     free: tuple[str, ...],
     fix: tuple[str, ...],
@@ -77,6 +85,7 @@ def command(
                 order=order,
                 likelihood=likelihood,
                 illumination=illumination,
+                amplitude_order=amplitude_order,
                 device=device,
                 free=free,
                 fixed=fixed,

@@ -39,6 +39,7 @@ def fit(
     device: str = "auto",
     free: Iterable[str] = (),
     fixed: Mapping[str, float] | None = None,
+    amplitude_order: int = 0,
     n: int | None = None,
     oversample: float = 2.0,
     progress: Callable[[Progress], None] | None = None,
@@ -65,9 +66,11 @@ def fit(
     device : {"auto", "cpu", "cuda"}
         "auto" uses a CUDA device if there is one.
     free : iterable of str
-        Parameters to free in addition to the default ones: "x0", "y0", "q", "dz", "dx" (one per map), ...
+        Parameters to free in addition to the default ones: "q", "dz", "rho", "diff", ...
     fixed : mapping of str to float, optional
         Parameters to hold, with their values, in their units.
+    amplitude_order : int
+        Let the illumination depart from its model by Zernike polynomials up to this radial order; 0: by none.
     n, oversample : int, float, optional
         Aperture raster (see `Pixels`); n by default 256, or more for maps that reach farther out.
     progress : callable, optional
@@ -92,6 +95,7 @@ def fit(
         device=device,
         free=free,
         fixed=fixed,
+        amplitude_order=amplitude_order,
         n=n,
         oversample=oversample,
     )

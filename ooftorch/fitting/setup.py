@@ -48,6 +48,7 @@ class FitOptions:
     device: str = "auto"
     free: Iterable[str] = ()
     fixed: Mapping[str, float] | None = None
+    amplitude_order: int = 0
     n: int | None = None
     oversample: float = 2.0
 
@@ -122,7 +123,16 @@ def set_up(
     errors_known = has_errors(one.maps)
     oo = OO(options.device)
 
-    instrument = Instrument(telescope, one.wavelength, one.receiver, illumination, basis, len(one.maps), peak)
+    instrument = Instrument(
+        telescope,
+        one.wavelength,
+        one.receiver,
+        illumination,
+        basis,
+        len(one.maps),
+        peak,
+        options.amplitude_order,
+    )
     layout = declare_layout(instrument).with_added(noise.declare_scale(errors_known, likelihood.robust, peak))
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, basis, n_data)
@@ -143,6 +153,7 @@ def set_up(
             scale=peak,
             n=n,
             oversample=options.oversample,
+            amplitude_order=options.amplitude_order,
             layout=layout,
             oo=oo,
         )
