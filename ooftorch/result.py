@@ -167,6 +167,9 @@ class FitResult:
         Rms half-path error, metres, that a good solution for this telescope stays below; None if not known.
     truth : Truth or None
         True values of simulated maps.
+    focus : ndarray, (n_terms,), or None
+        Coefficients of the phase that a focus offset makes, radians per metre of dz, as near as the basis
+        comes to it over the disc that `phase_rms` is of. None in files of layouts 1 and 2.
     """
 
     input: str
@@ -197,6 +200,7 @@ class FitResult:
     stop_radius: float | None = None
     good_surface_rms: float | None = None
     truth: "Truth | None" = field(default=None, repr=False)
+    focus: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -221,16 +225,66 @@ class FitResult:
     @property
     def phase_error(self) -> float:
         """Standard error of the phase, rms over the same disc, piston and tilt removed, radians."""
+        return self._find_rms_error(self._covariance_of_coefficients)
+
+    @property
+    def _covariance_of_coefficients(self) -> np.ndarray:
+        """Covariance of all coefficients of the basis, (n_terms, n_terms); zero for held ones."""
         names, free = self.basis.names, self.free_names
         rows = [free.index(name) for name in names if name in free]
         kept = [i for i, name in enumerate(names) if name in free]
-        variance = np.sum(self.gram[np.ix_(kept, kept)] * self.covariance[np.ix_(rows, rows)])
-        return float(np.sqrt(max(variance, 0.0)))
+        covariance = np.zeros((len(names), len(names)))
+        covariance[np.ix_(kept, kept)] = self.covariance[np.ix_(rows, rows)]
+        return covariance
+
+    def _find_rms_error(self, covariance: np.ndarray) -> float:
+        return float(np.sqrt(max(np.sum(self.gram * covariance), 0.0)))
+
+    @property
+    def focus_shift(self) -> tuple[float, float]:
+        """Focus offset that the fitted surface looks most like, and its standard error, metres.
+
+        That of the subreflector or feed, positive away from the primary: moving it by minus this takes the
+        offset away, and with it all that it makes on this telescope besides z4. NaN where it is not known.
+        """
+        weight = self._focus_weight
+        variance = weight @ self._covariance_of_coefficients @ weight
+        return float(weight @ self.coefficients), float(np.sqrt(np.maximum(variance, 0.0)))
+
+    @property
+    def _focus_weight(self) -> np.ndarray:
+        """The focus offset per coefficient, (n_terms,), metres per radian."""
+        if self.focus is None:
+            return np.full(len(self.basis.names), np.nan)
+        by_focus = self.gram @ self.focus
+        size = float(self.focus @ by_focus)
+        return by_focus / size if size > 0 else np.full(len(by_focus), np.nan)
+
+    @property
+    def phase_rms_refocused(self) -> float:
+        """As `phase_rms`, with `focus_shift` and all that it makes taken out; NaN where it is not known."""
+        if self.focus is None:
+            return math.nan
+        c = self.coefficients - self.focus_shift[0] * self.focus
+        return float(np.sqrt(c @ self.gram @ c))
+
+    @property
+    def phase_error_refocused(self) -> float:
+        """As `phase_error`, with the focus taken out; NaN where it is not known."""
+        if self.focus is None or np.isnan(self._focus_weight).any():
+            return math.nan
+        left = np.eye(len(self.focus)) - np.outer(self.focus, self._focus_weight)
+        return self._find_rms_error(left @ self._covariance_of_coefficients @ left.T)
 
     @property
     def gram(self) -> np.ndarray:
         """Matrix of the mean square phase over that disc, (n_terms, n_terms): see `SurfaceBasis.gram`."""
         return self.basis.gram(1.0 if self.stop_radius is None else min(self.stop_radius, 1.0))
+
+    @property
+    def beam(self) -> float:
+        """Wavelength over diameter, radians."""
+        return self.wavelength / (2 * self.aperture.radius)
 
     @property
     def surface_rms(self) -> float:

@@ -72,6 +72,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         )
     last = fitted.orders[-1]
     illumination = model.instrument.illumination
+    stop_radius = estimates["radius"].value if illumination.has_edge else None
     return FitResult(
         input=observation.source,
         telescope=model.telescope.name,
@@ -98,10 +99,21 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         seconds=seconds,
         basis=model.instrument.basis,
         robust=levels.likelihood.robust,
-        stop_radius=estimates["radius"].value if illumination.has_edge else None,
+        stop_radius=stop_radius,
         good_surface_rms=model.telescope.good_surface_rms,
         truth=observation.truth,
+        focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
     )
+
+
+def _project_focus(model: BeamModel, disc: float) -> np.ndarray:
+    """Coefficients (n_terms,) of the phase of a focus offset over a disc, radians per metre."""
+    telescope, k = model.telescope, 2 * math.pi / model.wavelength
+
+    def phase(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return -k * telescope.path_powers(telescope.radius * x, telescope.radius * y)[0]
+
+    return model.instrument.basis.project(phase, disc)
 
 
 def _estimate_parameters(layout: Layout, u: np.ndarray, covariance: np.ndarray) -> dict[str, Estimate]:

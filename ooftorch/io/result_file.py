@@ -2,7 +2,8 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 2; layout 1, which lacks BASIS and what follows it here, is read too
+    OOFFIT        layout of this file, 3; read as well are layout 2, which lacks SURFACE_FOCUS, and layout 1,
+                  which also lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
     CREATOR       program and version
     INPUT         file of the observation
@@ -47,6 +48,8 @@ Extensions
     SURFACE_BASIS, SURFACE_GRAM
         Absent for Zernikes. NAME, ORDER and LABEL, a row per term, PISTON, XTILT and YTILT in the header; and
         the image of the matrix of the mean square phase over the dish (`SurfaceBasis.gram`).
+    SURFACE_FOCUS
+        NAME, and FOCUS (rad/m), a row per term of the basis: the phase that a focus offset makes.
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
@@ -93,8 +96,8 @@ from ooftorch.truth import Truth
 __all__ = ["read_fit", "write_fit"]
 
 # Layout number (OOFFIT) of the files written, and those that can be read.
-_LAYOUT = 2
-_READABLE = (1, 2)
+_LAYOUT = 3
+_READABLE = (1, 2, 3)
 
 # Header keys of the fields that are a text or a number, by type; numbers also have a comment. A text may need
 # the whole card.
@@ -182,6 +185,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
             ],
         ),
         *_make_basis(result),
+        *_make_focus(result),
         *_make_aperture(result.aperture),
         *(_make_map(m, i) for i, m in enumerate(result.maps)),
         *([] if result.truth is None else make_truth_hdus(result.truth)),
@@ -217,7 +221,7 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
     if header["OOFFIT"] not in _READABLE:
         raise InputError(
             f"{path}: written by {header.get('CREATOR', 'another version')} in layout {header['OOFFIT']}, "
-            f"and this version reads {' and '.join(map(str, _READABLE))}; use the version that wrote it"
+            f"and this version reads {_READABLE[0]} to {_READABLE[-1]}; use the version that wrote it"
         )
     try:
         return _build_result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
@@ -256,6 +260,7 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         ),
         notes=tuple(unescape(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
         truth=truth,
+        focus=copy_native(hdus["SURFACE_FOCUS"].data["FOCUS"]) if "SURFACE_FOCUS" in hdus else None,
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
     )
 
@@ -362,6 +367,14 @@ def _make_basis(result: FitResult) -> list[Any]:
     for attribute, card in _TILTS.items():
         terms.header[card] = escape(getattr(basis, attribute) or "")
     return [terms, fits.ImageHDU(result.gram, name="SURFACE_GRAM")]
+
+
+def _make_focus(result: FitResult) -> list[Any]:
+    if result.focus is None:
+        return []
+    names = [escape(name) for name in result.basis.names]
+    columns = [make_text_column("NAME", names), fits.Column("FOCUS", "D", unit="rad/m", array=result.focus)]
+    return [make_table("SURFACE_FOCUS", columns)]
 
 
 def _make_aperture(a: Aperture) -> list[Any]:

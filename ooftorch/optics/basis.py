@@ -6,6 +6,7 @@ passed to `fit` as an object.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ Array = NDArray[np.float64]
 
 # Polar grid of the default `gram`: number of rings, and of angles on each ring.
 _RINGS, _ANGLES = 128, 512
+# Mean square phase of a combination of terms, per squared radian, below which it is piston and tilt alone.
+_LEAST_MEAN_SQUARE = 1e-10
 
 
 class SurfaceBasis(ABC):
@@ -92,12 +95,43 @@ class SurfaceBasis(ABC):
         ndarray, (n_terms, n_terms)
             The mean square of the phase over the disc, piston and tilt removed, is ``c @ gram @ c``.
         """
-        r = radius * np.sqrt((np.arange(_RINGS) + 0.5) / _RINGS)[:, np.newaxis]  # rings of equal area
-        angle = 2 * np.pi * (np.arange(_ANGLES) + 0.5) / _ANGLES
-        x, y = (r * np.cos(angle)).ravel(), (r * np.sin(angle)).ravel()
-        terms = self.evaluate(x, y)
-        rest = terms - fit_plane(terms, x, y)
+        x, y = self._sample(radius)
+        rest = _remove_plane(self.evaluate(x, y), x, y)
         return rest @ rest.T / x.size
+
+    def project(self, phase: Callable[[Array, Array], Array], radius: float = 1.0) -> Array:
+        """Find the coefficients that come nearest to a phase over a disc within the dish.
+
+        Parameters
+        ----------
+        phase : callable
+            Of x, y over the dish radius, (n,) each: the phase there, (n,).
+        radius : float
+            Of the disc, over the dish radius.
+
+        Returns
+        -------
+        ndarray, (n_terms,)
+            By least squares, piston and tilt of both removed; the smallest where several are as near.
+        """
+        x, y = self._sample(radius)
+        rest = _remove_plane(np.concatenate([self.evaluate(x, y), phase(x, y)[np.newaxis]]), x, y)
+        terms, wanted = rest[:-1], rest[-1]
+        sizes, directions = np.linalg.eigh(terms @ terms.T / x.size)
+        kept = sizes > _LEAST_MEAN_SQUARE
+        inverse = (directions[:, kept] / sizes[kept]) @ directions[:, kept].T
+        return np.asarray(inverse @ (terms @ wanted) / x.size)
+
+    def _sample(self, radius: float) -> tuple[Array, Array]:
+        """Return points x, y (n,) spread evenly over a disc."""
+        r = radius * np.sqrt((np.arange(_RINGS) + 0.5) / _RINGS)[:, np.newaxis]  # rings of equal area
+        angle = 2 * np.pi * (np.arange(self._angles) + 0.5) / self._angles
+        return (r * np.cos(angle)).ravel(), (r * np.sin(angle)).ravel()
+
+    @property
+    def _angles(self) -> int:
+        """Points on a ring: enough for terms with edges."""
+        return _ANGLES
 
 
 def fit_plane(values: Array, x: Array, y: Array) -> Array:
@@ -105,6 +139,10 @@ def fit_plane(values: Array, x: Array, y: Array) -> Array:
     plane = np.stack([np.ones_like(x), x, y])
     coefficients = np.linalg.lstsq(plane.T, values.T, rcond=None)[0]
     return np.asarray(coefficients.T @ plane, dtype=np.float64)
+
+
+def _remove_plane(values: Array, x: Array, y: Array) -> Array:
+    return values - fit_plane(values, x, y)
 
 
 class ZernikeBasis(SurfaceBasis):
@@ -135,6 +173,10 @@ class ZernikeBasis(SurfaceBasis):
 
     def label(self, name: str) -> str:  # noqa: D102
         return zernike.label(self.names.index(name))
+
+    @property
+    def _angles(self) -> int:
+        return 4 * self.order + 16
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Array:  # noqa: D102
         return zernike.raster(self.order, x, y)

@@ -5,6 +5,7 @@ none. So the change of the covered fraction since the nominal width comes from a
 fractions that are linear where an edge crosses a small square, and between these from cubics.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,7 @@ def tabulate_shadows(telescope: Telescope, x: Array, y: Array, pitch: float) -> 
     side = pitch / _SQUARES
     offsets = ((np.arange(_SQUARES) + 0.5) / _SQUARES - 0.5) * pitch
     factors = FACTORS[1:-1, np.newaxis]
+    find_share = _find_share_of_diamond if legs.shape == "x" else _find_share_of_square
     for dy in offsets:
         for dx in offsets:
             open_otherwise = telescope.open_at(x + dx, y + dy, without_legs=True)
@@ -85,9 +87,9 @@ def tabulate_shadows(telescope: Telescope, x: Array, y: Array, pitch: float) -> 
             for name, own in edge.of.items():
                 chosen = np.flatnonzero(own & open_otherwise)
                 width, across = edge.width[chosen], edge.across[chosen]
-                # A square whose edges are at any angle to those of the shadow scatters about its centre as
-                # much as a bar of its side does.
-                covered[name][1:-1, chosen] += np.clip((factors * width - across) / side + 0.5, 0, 1)
+                covered[name][1:-1, chosen] += find_share(factors * width - across, side)
+                if legs.shape == "x":  # squares on the axis of a leg
+                    covered[name][1:-1, chosen] -= find_share(-factors * width - across, side)
     shadows = {}
     for name, fraction in covered.items():
         fraction[0], fraction[-1] = fraction[1], fraction[-2]  # the slope is then zero at both ends
@@ -96,6 +98,17 @@ def tabulate_shadows(telescope: Telescope, x: Array, y: Array, pitch: float) -> 
         cubics = scipy.interpolate.PchipInterpolator(FACTORS, change, axis=0).c
         shadows[name] = Shadow(near[changes], np.ascontiguousarray(cubics))
     return shadows
+
+
+def _find_share_of_square(inside: Array, side: float) -> Array:
+    """Covered share of a square along the edge of the shadow, its centre this far inside (m)."""
+    return np.clip(inside / side + 0.5, 0, 1)
+
+
+def _find_share_of_diamond(inside: Array, side: float) -> Array:
+    """As `_find_share_of_square`, of a square with a diagonal along the edge."""
+    t = np.clip(inside / (side / math.sqrt(2)), -1, 1)
+    return 0.5 + t - 0.5 * t * np.abs(t)
 
 
 def _find_near(legs: Legs, dish_radius: float, x: Array, y: Array, pitch: float) -> NDArray[np.intp]:

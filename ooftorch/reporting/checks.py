@@ -190,7 +190,7 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
         "drop": math.nan if before is None else before.objective - last.objective,
         "added": math.nan if before is None else last.n_free - before.n_free,
         "missing": result.n_missing / max(result.n_missing + result.n_data, 1),
-        "pointing_beams": math.hypot(x, y) * ARCSEC * 2 * result.aperture.radius / result.wavelength,
+        "pointing_beams": math.hypot(x, y) * ARCSEC / result.beam,
     }
 
 

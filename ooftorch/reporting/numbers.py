@@ -10,9 +10,10 @@ import numpy as np
 from ooftorch import __version__
 from ooftorch.reporting.checks import verdict
 from ooftorch.reporting.derived import compare_with_truth, find_pointing
+from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
-    from ooftorch.result import FitResult, MapFit
+    from ooftorch.result import FitResult
 
 __all__ = ["summary"]
 
@@ -22,8 +23,10 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
 
     Units are in the names; a number that does not exist is None. `phase_error_rad` is the error that the
     covariance predicts, `surface_rms_um` the half-path error, `pointing_arcsec` where the tilts z2 and z1
-    alone put the beam, telescope minus source. `truth` compares the fit of simulated maps with what was
-    simulated (`compare_with_truth`), and is None where the truth is not known.
+    alone put the beam, telescope minus source, and that of each map what is added to it there, with
+    `pointing_beams` in wavelengths over diameter. `focus_shift_mm` is the focus offset (dz) that the surface
+    looks most like; what is `refocused` is the surface without it. `truth` compares the fit of simulated
+    maps with what was simulated (`compare_with_truth`), and is None where the truth is not known.
 
     Parameters
     ----------
@@ -39,6 +42,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     """
     word, *reasons = verdict(result)
     (x, _), (y, _) = find_pointing(result)
+    shift, shift_error = result.focus_shift
     times = {"fit": result.seconds, **(seconds or {})}
     return _plain(
         {
@@ -63,12 +67,17 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "n_free": result.n_free,
             "n_eval": result.n_eval,
             "parameters": {name: p._asdict() for name, p in result.parameters.items()},
-            "maps": [_map_numbers(m) for m in result.maps],
+            "maps": [_map_numbers(result, i) for i in range(len(result.maps))],
             "phase_rms_rad": result.phase_rms,
             "phase_error_rad": result.phase_error,
             "surface_rms_um": 1e6 * result.surface_rms,
             "surface_rms_kind": "half-path",
             "ruze_efficiency": result.ruze_efficiency,
+            "focus_shift_mm": 1e3 * shift,
+            "focus_shift_error_mm": 1e3 * shift_error,
+            "phase_rms_refocused_rad": result.phase_rms_refocused,
+            "phase_error_refocused_rad": result.phase_error_refocused,
+            "surface_rms_refocused_um": 1e6 * half_path(result.phase_rms_refocused, result.wavelength),
             "pointing_arcsec": {"dx": x, "dy": y},
             "orders": [asdict(o) for o in result.orders],
             "notes": result.notes,
@@ -78,12 +87,16 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     )
 
 
-def _map_numbers(m: "MapFit") -> dict[str, Any]:
+def _map_numbers(result: "FitResult", number: int) -> dict[str, Any]:
+    m = result.maps[number]
+    dx, dy = (result.parameters[f"{axis}_{number}"].value for axis in ("dx", "dy"))
     return {
         "dz_m": m.dz,
         "n_data": np.count_nonzero(np.isfinite(m.data)),
         "residual_rms_over_peak": m.residual_rms_over_peak,
         "noise": m.noise,
+        "pointing_arcsec": {"dx": dx / ARCSEC, "dy": dy / ARCSEC},
+        "pointing_beams": math.hypot(dx, dy) / result.beam,
     }
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["order_header", "order_line", "report"]
 
-# Parameters of single maps, and the factor from their unit to the one that is printed.
-_PER_MAP = {"gain": 1.0, "offset": 1.0, "dx": 1 / ARCSEC, "dy": 1 / ARCSEC}
+# Parameters of single maps.
+_PER_MAP = ("gain", "offset", "dx", "dy")
 
 
 def order_header() -> str:
@@ -52,6 +52,7 @@ def report(result: "FitResult", orders: bool = True) -> str:
         _coefficients(result),
         _other_parameters(result),
         _map_table(result),
+        *_pointing_table(result),
         _main_numbers(result),
         [_line("VERDICT", word), *(line for reason in reasons for line in _wrapped(reason, "  - "))],
     ]
@@ -107,24 +108,35 @@ def _other_parameters(result: "FitResult") -> list[str]:
 
 
 def _map_table(result: "FitResult") -> list[str]:
-    def own(kind: str) -> "list[Estimate]":
-        return [result.parameters[f"{kind}_{i}"] for i in range(len(result.maps))]
-
-    # The pointing of single maps is usually held at zero, and then not shown.
-    shown = {kind: own(kind) for kind in _PER_MAP if any(p.free or p.value for p in own(kind))}
-    units = {"dx": "/arcsec", "dy": "/arcsec"}
-    head = [f"{kind + units.get(kind, ''):>10} {'+-':>8}" for kind in shown]
+    head = [f"{kind:>10} {'+-':>8}" for kind in ("gain", "offset")]
     rows = [" ".join([f"{'dz/mm':>7}", *head, "    noise  peak/noise  residual/noise  residual/peak"])]
     for i, m in enumerate(result.maps):
-        cells = []
-        for kind, estimates in shown.items():
-            p, unit = estimates[i], _PER_MAP[kind]
-            cells.append(f"{p.value * unit:10.5g} {f'{p.sigma * unit:.2g}' if p.free else 'held':>8}")
+        cells = [
+            f"{p.value:10.5g} {_sigma(p):>8}"
+            for p in (result.parameters[f"{kind}_{i}"] for kind in ("gain", "offset"))
+        ]
         peak, rms = m.peak, float(np.sqrt(np.nanmean(m.residual**2)))
         in_noise = [f"{value / m.noise:.1f}" if m.noise > 0 else "-" for value in (peak, rms)]
         cells.append(f"{m.noise:9.3g} {in_noise[0]:>11} {in_noise[1]:>15} {m.residual_rms_over_peak:14.2%}")
         rows.append(" ".join([f"{1e3 * m.dz:+7.4g}", *cells]))
     return rows
+
+
+def _pointing_table(result: "FitResult") -> list[list[str]]:
+    """Return the pointing of each map; nothing where it was held at zero."""
+    pointing = [[result.parameters[f"{kind}_{i}"] for kind in ("dx", "dy")] for i in range(len(result.maps))]
+    if not any(p.free or p.value for pair in pointing for p in pair):
+        return []
+    rows = [f"{'dz/mm':>7} {'dx/arcsec':>10} {'+-':>8} {'dy/arcsec':>10} {'+-':>8} {'beams':>7}"]
+    for m, pair in zip(result.maps, pointing, strict=True):
+        cells = [f"{p.value / ARCSEC:+10.3f} {_sigma(p, 1 / ARCSEC):>8}" for p in pair]
+        beams = math.hypot(*(p.value for p in pair)) / result.beam
+        rows.append(" ".join([f"{1e3 * m.dz:+7.4g}", *cells, f"{beams:7.3f}"]))
+    return [rows]
+
+
+def _sigma(p: "Estimate", unit: float = 1.0) -> str:
+    return f"{p.sigma * unit:.2g}" if p.free else "held"
 
 
 def _main_numbers(result: "FitResult") -> list[str]:
@@ -137,7 +149,27 @@ def _main_numbers(result: "FitResult") -> list[str]:
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
         ),
+        *_focus(result),
         *_pointing(result),
+    ]
+
+
+def _focus(result: "FitResult") -> list[str]:
+    """Return the lines of the focus offset in the surface, and of the surface without it."""
+    shift, sigma = result.focus_shift
+    if math.isnan(shift):
+        return []
+    rms, error = (
+        1e6 * half_path(phase, result.wavelength)
+        for phase in (result.phase_rms_refocused, result.phase_error_refocused)
+    )
+    return [
+        _line("focus", f"{1e3 * shift:+.3g} +- {1e3 * sigma:.2g} mm of dz are in the surface"),
+        _line(
+            "refocused",
+            f"surface rms {rms:.0f} +- {error:.2g} um, phase rms {result.phase_rms_refocused:.3f} +- "
+            f"{result.phase_error_refocused:.2g} rad, with that taken out",
+        ),
     ]
 
 

@@ -173,7 +173,8 @@ class Simulator:
         ----------
         values : mapping of str to float, optional
             Parameters of the model by name, in their units: z1, z2, ... (rad; `surfaces.random` and
-            `surfaces.gravity` draw some), sigma, x0, gain_ratio, dz (m, a common error of the focus), and
+            `surfaces.gravity` draw some), a3, a4, ... (the bend of the illumination), sigma, x0, legs,
+            gain_ratio, dz and dz_scale (a common error of the focus, m, and a factor on its offsets), and
             gain_0, offset_0, dx_0, ... with the maps numbered in the order of dz. The others have the start
             values of a fit.
         seed : int
@@ -270,7 +271,7 @@ class Simulator:
             truth=self._build_truth(
                 model,
                 true,
-                dz + true["dz"],
+                dz * true["dz_scale"] + true["dz"],
                 _measure(pointing, "rad") | _measure(gains, "") | _measure(levels, "data", peak),
             ),
         )

@@ -89,8 +89,8 @@ def test_summary_has_the_right_numbers(summary, observation, written):
     ] == [*("obs.fits", "paper", "gaussian", "gaussian", 2, True)]
     assert summary["wavelength_m"] == pytest.approx(1.1e-3, rel=1e-12)
     assert summary["n_data"] == 3 * 11 * 11
-    # z1..z5, the width of the illumination, a gain and an offset for each map.
-    assert summary["n_free"] == sum(p["free"] for p in summary["parameters"].values()) == 5 + 1 + 6
+    # z1..z5, width and centre of the illumination, the focus scale; gain, offset and pointing of each map.
+    assert summary["n_free"] == sum(p["free"] for p in summary["parameters"].values()) == 5 + 3 + 1 + 12
     assert summary["n_eval"] == sum(o["n_eval"] for o in summary["orders"])
     assert [m["dz_m"] for m in summary["maps"]] == [-0.05, 0.0, 0.05]
     noise = observation.maps[0].sigma[0]
@@ -181,7 +181,7 @@ def test_two_runs_give_the_same_numbers(written, folder, monkeypatch):
 
 def test_every_option_reaches_the_fit(folder, quick):
     options = "--telescope alma --order 3 --likelihood cauchy --illumination pedestal --device cpu --free x0"
-    options += " --free y0 --fix taper_db=-11.5 --fix z3=0.25"
+    options += " --free y0 --amplitude-order 4 --fix taper_db=-11.5 --fix z3=0.25"
     assert run(folder, "fit", "obs.fits", *options.split()).status == 0
     [((observation, name), given)] = quick
     given.pop("progress")
@@ -191,13 +191,20 @@ def test_every_option_reaches_the_fit(folder, quick):
         "order": 3,
         "likelihood": "cauchy",
         "illumination": "pedestal",
+        "amplitude_order": 4,
         "device": "cpu",
         "free": ("x0", "y0"),
         "fixed": {"taper_db": -11.5, "z3": 0.25},
     }
     run(folder, "fit", "obs.fits")
     _, given = quick[1]
-    defaults = {"order": 5, "likelihood": "gaussian", "illumination": None, "device": "auto"}
+    defaults = {
+        "order": 5,
+        "likelihood": "gaussian",
+        "illumination": None,
+        "amplitude_order": 0,
+        "device": "auto",
+    }
     assert {k: given[k] for k in defaults} == defaults
 
 

@@ -69,6 +69,7 @@ def made(seed=0, **changes):
             phase[2:, 2:] / 3,
             3.3000000000000003,
         ),
+        "focus": rng.standard_normal(10),
     }
     return FitResult(**(fields | changes))
 
@@ -157,6 +158,23 @@ def test_a_result_written_before_still_reads():
     )
     word, *reasons = ooftorch.verdict(result)
     assert [word, *reasons] == [told["verdict"], *told["reasons"]]
+
+
+def test_a_result_of_layout_2_still_reads():
+    """tests/data/fit-layout-2.fits, with the numbers that its program printed; the focus is not known."""
+    result = read_fit(ROOT / "tests" / "data" / "fit-layout-2.fits")
+    told = json.loads((ROOT / "tests" / "data" / "fit-layout-2.json").read_text())
+    for name, p in told["parameters"].items():
+        assert result.parameters[name]._asdict() == p
+    assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
+    assert result.focus is None
+    assert np.isnan([*result.focus_shift, result.phase_rms_refocused, result.phase_error_refocused]).all()
+    assert "refocused" not in ooftorch.report(result)
+    now = ooftorch.summary(result)
+    assert now["focus_shift_mm"] is now["surface_rms_refocused_um"] is None
+    assert {name: now[name] for name in ("verdict", "reasons", "truth", "pointing_arcsec")} == {
+        name: told[name] for name in ("verdict", "reasons", "truth", "pointing_arcsec")
+    }
 
 
 @pytest.mark.parametrize("tail", ["'", "&", " ", "''&'", "\\", "µ"])
@@ -284,7 +302,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda hdus: hdus[0].header.update(OOFFIT=3), r"in layout 3, and this version reads 1 and 2"),
+        (lambda hdus: hdus[0].header.update(OOFFIT=4), r"in layout 4, and this version reads 1 to 3"),
         (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
         (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
         (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),

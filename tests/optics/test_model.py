@@ -332,6 +332,7 @@ COMBINATIONS = {
     "pedestal, chopped": ("pedestal", Receiver(1.3, -0.4, gain_ratio=0.8), "gbt"),
     "squashed, disc": ("squashed", Receiver(disc_radius=0.4), "alma-dv"),
     "gaussian, chopped disc": ("gaussian", Receiver(1.1, 0.0, gain_ratio=1.3, disc_radius=0.3), "alma"),
+    "pedestal, legs with shadows": ("pedestal", Receiver(), "effelsberg"),
     # A path with powers of dz, and a disc that ends on the dish.
     "tophat, shaped": ("tophat", Receiver(0.0, 1.2, gain_ratio=0.9), "srt-shaped"),
 }
@@ -359,6 +360,7 @@ def everything_free(combination, alike):
         illumination=model_name,
         receiver=replace(receiver, **angles),
         scale=40.0,
+        amplitude_order=3,
         n=24,
         oversample=1.5,
     )

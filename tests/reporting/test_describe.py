@@ -167,7 +167,7 @@ def test_every_telescope_can_be_described(name):
     assert text.startswith(f"{name}: ")
     assert "None" not in text
     assert "nan" not in text
-    assert len(text.splitlines()) == 9
+    assert len(text.splitlines()) == 10
 
 
 def test_what_a_simulation_takes():

@@ -16,6 +16,7 @@ from ooftorch.optics.receiver import Receiver
 from ooftorch.reporting.checks import verdict
 from ooftorch.reporting.numbers import summary
 from ooftorch.reporting.text import order_header, order_line, report
+from ooftorch.result import Estimate
 from ooftorch.truth import TrueValue, Truth
 
 WAVELENGTH = 3e-3
@@ -94,7 +95,7 @@ def test_summary_has_every_fixed_name_and_is_json(result):
     assert s["converged"] is True
     assert set(s["parameters"]["z1"]) == {"value", "sigma", "unit", "free"}
     assert s["parameters"]["z3"]["unit"] == "rad"
-    assert s["parameters"]["x0"]["free"] is False
+    assert s["parameters"]["dz"]["free"] is False
     assert [m["dz_m"] for m in s["maps"]] == list(DZ)
     assert [m["n_data"] for m in s["maps"]] == [225, 224, 225]
     assert set(s["maps"][0]) >= {"dz_m", "residual_rms_over_peak", "noise"}
@@ -340,7 +341,7 @@ def test_report_has_what_matters(result):
     assert "half-path" in lines["surface"]
     assert f"{1e6 * result.surface_rms:.0f} um" in lines["surface"]
     assert f"{result.ruze_efficiency:.3f}" in lines["Ruze"]
-    assert "x0 = 0 R" in lines["held:"]
+    assert "dz = 0 m" in lines["held:"]
     assert "noise = 1 errors" in lines["held:"]
     assert "R" in lines["sigma"]
     assert f"DX {summary(result)['pointing_arcsec']['dx']:+.2f}" in lines["pointing"]
@@ -374,13 +375,23 @@ def test_report_has_the_rows_that_were_shown_live(result):
 
 
 def test_pointing_of_single_maps_is_shown_where_it_was_fitted(result):
-    assert "dx/arcsec" not in report(result)
-    moved = parameter_with("dx_2", value=lambda v: -3 * ARCSEC, sigma=lambda s: ARCSEC, free=lambda f: True)
-    text = report(moved(result))
-    assert "dx/arcsec" in text
-    assert "dy/arcsec" not in text
-    row = next(line for line in text.splitlines() if line.split()[:1] == ["+4"])
-    assert row.split()[5:7] == ["-3", "1"]
+    """In arcseconds and in beams; and in the summary."""
+    beam = WAVELENGTH / 12 / ARCSEC
+    pointing = {f"d{axis}_{i}": 0.0 for axis in "xy" for i in range(3)}
+    held = {name: Estimate(value, 0.0, "rad", False) for name, value in pointing.items()}
+    assert "dx/arcsec" not in report(replace(result, parameters={**result.parameters, **held}))
+    moved = {
+        "dx_2": Estimate(-3 * ARCSEC, ARCSEC, "rad", True),
+        "dy_2": Estimate(4 * ARCSEC, 0.0, "rad", False),
+    }
+    text = report(replace(result, parameters={**result.parameters, **held, **moved}))
+    head = next(i for i, line in enumerate(text.splitlines()) if "dx/arcsec" in line)
+    row = text.splitlines()[head + 3].split()
+    assert row[:5] == ["+4", "-3.000", "1", "+4.000", "held"]
+    assert float(row[5]) == pytest.approx(5 / beam, abs=1e-3)
+    entry = summary(replace(result, parameters={**result.parameters, **held, **moved}))["maps"][2]
+    assert entry["pointing_arcsec"] == pytest.approx({"dx": -3, "dy": 4})
+    assert entry["pointing_beams"] == pytest.approx(5 / beam)
 
 
 def test_report_gives_the_reasons(result):

@@ -69,6 +69,34 @@ def test_without_noise_it_is_the_model():
     )
 
 
+def test_focus_offsets_are_scaled():
+    scaled = alma().observe(SURFACE | {"dz": 0.0005, "dz_scale": 1.5})
+    assert [m.dz for m in scaled.maps] == [-0.004, 0.0, 0.004], "nominal"
+    true = [scaled.truth.parameters[f"dz_{i}"].value for i in range(3)]
+    assert true == pytest.approx([-0.0055, 0.0005, 0.0065])
+    assert np.abs(powers(scaled) - powers(alma(dz=(0.0005, 0.0065, -0.0055)).observe(SURFACE))).max() < 1e-12
+
+
+def test_bend_and_legs_are_simulated():
+    """The amplitude order is that of the highest a<k> given; a fit that knows of both finds the surface."""
+    values = SURFACE | {"a4": -0.3, "a5": 0.2, "legs": 2.5}
+    dish = Simulator("alma-dv", **SETUP, wavelength=3e-3, noise=Noise(snr=1000))
+    seen = dish.observe(values, seed=1)
+    assert seen.truth.parameters["a4"].value == -0.3
+    assert seen.truth.parameters["a3"].value == 0.0
+    assert "a6" not in seen.truth.parameters
+    result = ooftorch.fit(seen, order=4, n=96, amplitude_order=2)
+    assert seen.truth.rms_error(result.coefficients) < 2 * result.phase_error
+    for name in ("a3", "a5", "legs"):
+        p = result.parameters[name]
+        assert p.value == pytest.approx(values.get(name, 0.0), abs=4 * p.sigma)
+    # The phase is not known behind the wider legs, and the picture of the fit has them as they were found.
+    nominal = dish.observe(SURFACE).truth
+    assert np.isnan(seen.truth.phase).sum() > np.isnan(nominal.phase).sum() + 300
+    with pytest.raises(InputError, match="no parameter 'a2'"):
+        dish.observe({"a2": 0.1})
+
+
 def test_maps_are_taken_in_the_order_given():
     minus, zero, plus = alma().observe(SURFACE).maps
     assert zero.time[-1] < plus.time[0] < plus.time[-1] < minus.time[0]
