@@ -20,17 +20,31 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+# Relative difference of two distances that is due to the rounding of coordinates in a file.
+_TIE = 1e-3
+
 
 def filter_median(m: BeamMap, values: Array) -> Array:
     """Median filter: each sample of a map becomes the median of itself and its four nearest neighbours.
 
-    Removes single glitches, which can be brighter than a defocused beam. Zero for samples that are not valid.
+    Samples as near as the fourth are neighbours too, at the edge of a raster for example: to choose among them
+    would be to choose another one in the mirrored map. Removes single glitches, which can be brighter than a
+    defocused beam. Zero for samples that are not valid.
     """
     valid = m.valid
-    positions = np.stack([m.x[valid], m.y[valid]], 1)
-    _, nearest = scipy.spatial.KDTree(positions).query(positions, k=5)
+    positions, n = np.stack([m.x[valid], m.y[valid]], 1), m.n_valid
+    tree, left, k = scipy.spatial.KDTree(positions), np.arange(n), 8
+    medians = np.empty(n)
+    while len(left):
+        k = min(k, n)
+        distances, nearest = tree.query(positions[left], k=k)
+        tied = distances <= (1 + _TIE) * distances[:, [4]]
+        medians[left] = np.nanmedian(np.where(tied, values[valid][nearest], np.nan), axis=1)
+        # Where even the last is as near there may be more.
+        left = left[tied[:, -1]] if k < n else left[:0]
+        k *= 4
     found = np.zeros(values.shape)
-    found[valid] = np.median(values[valid][nearest], axis=1)
+    found[valid] = medians
     return found
 
 
