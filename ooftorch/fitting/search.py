@@ -3,6 +3,7 @@
 Each row of a batch is an independent fit. `search` finds candidates, `finish` minimises on the exact model.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ from ooftorch.optim.bfgs import bfgs
 __all__ = ["Minima", "approach", "finish", "search"]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
-# the search level, at the coarse level, and at the exact level.
-_PASSING, _SEARCH, _COARSE, _FINE = 8.0, 2.0, 1.0, 1e-3
+# the search level, with a wide noise, at the coarse level, and at the exact level.
+_PASSING, _SEARCH, _WIDE, _COARSE, _FINE = 8.0, 2.0, 1e-3, 0.1, 1e-3
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
 # The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
@@ -26,6 +27,8 @@ _STOP_DISTANCE = 5e-3
 _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
+# Minima nearer to each other than this, in standard deviations, are the same.
+_SAME_PLACE = 1.0
 # Largest number of pairs of random restarts, and the standard deviation of their coefficients, radians.
 _RESTARTS, _RESTART_SIZE = 8, 0.8
 
@@ -84,7 +87,8 @@ def finish(
 ) -> Minima:
     """Descend from the minima of a `search` to the minimum of the exact model, one for each fit.
 
-    If a fit has several candidates, the objective at the coarse level decides between them.
+    Candidates of one fit that the objective at the coarse level cannot order all descend on the exact model,
+    and the lowest wins.
 
     Parameters
     ----------
@@ -99,22 +103,20 @@ def finish(
     Returns
     -------
     Minima
-        One row per fit; `n_eval` includes the coarse descents of all its candidates.
+        One row per fit; `n_eval` includes the descents of all its candidates.
     """
-    coarse = _descend(levels, levels.coarse, layout, rows[numbers], minima.coordinates, progress, _COARSE)
+    coarse, numbers = _settle(levels, layout, rows, minima, numbers, progress)
     n_eval = torch.zeros_like(rows).index_add(0, numbers, coarse.n_eval)
-    chosen = [
-        min(torch.nonzero(numbers == i).flatten().tolist(), key=lambda j: float(coarse.objective[j]))
-        for i in range(len(rows))
-    ]
-    found = Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval)
-    left = torch.arange(len(rows), device=rows.device)
+    close = _find_close(levels, levels.coarse, layout, rows, coarse, numbers)
+    numbers = numbers[close]
+    found = Minima(*(t[close] for t in coarse))._replace(n_eval=torch.zeros_like(numbers))
+    left = torch.arange(len(numbers), device=rows.device)
     for _ in range(_MAX_ROUNDS):
         minimum = _descend(
             levels,
             levels.exact,
             layout,
-            rows[left],
+            rows[numbers[left]],
             found.coordinates[left],
             progress,
             _FINE,
@@ -125,7 +127,84 @@ def finish(
         left = left[minimum.distance >= _STOP_DISTANCE]
         if not len(left):
             break
-    return found
+    n_eval = n_eval.index_add(0, numbers, found.n_eval)
+    lowest = [_sort_lowest_first(found, numbers, i)[0] for i in range(len(rows))]
+    return Minima(*(t[lowest] for t in found))._replace(n_eval=n_eval)
+
+
+def _settle(
+    levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor, progress: Progress
+) -> tuple[Minima, Tensor]:
+    """Descend from the minima of a `search` to minima of the coarse level.
+
+    A robust likelihood has many minima side by side, and which of them a long descent meets is a matter of
+    its last steps, down to rounding. So each candidate first goes to the minimum of a wide noise, where there
+    are few, and so near that it does not matter where it came from; from there the way is short.
+
+    Returns
+    -------
+    minima : Minima
+        `n_eval` are the evaluations made here.
+    numbers : int Tensor
+        The fit that each belongs to.
+    """
+    widening, level, start = levels.likelihood.initial_widening, levels.coarse, minima.coordinates
+    if not layout["noise"].free or widening == 1:
+        return _descend(levels, level, layout, rows[numbers], start, progress, _COARSE), numbers
+    # With no step taken: what the candidates are worth at this level.
+    before = _descend(levels, level, layout, rows[numbers], start, progress, math.inf)
+    held = layout.with_held(["noise"])
+    wide = _set_noise(levels, layout, rows[numbers], start, widening)
+    wide_minima = _descend(levels, level, held, rows[numbers], wide, progress, _WIDE)
+    n_eval = torch.zeros_like(rows).index_add(0, numbers, before.n_eval + wide_minima.n_eval)
+    distinct = _find_close(levels, level, held, rows, wide_minima, numbers)
+    of = numbers[distinct]
+    start = _set_noise(levels, layout, rows[of], wide_minima.coordinates[distinct])
+    settled = _descend(levels, level, layout, rows[of], start, progress, _COARSE)
+    for i in range(len(rows)):
+        first, lowest = _sort_lowest_first(settled, of, i)[0], _sort_lowest_first(before, numbers, i)[0]
+        settled.n_eval[first] += n_eval[i]
+        if before.objective[lowest] < settled.objective[first]:
+            # The wide noise led astray.
+            one = Minima(*(t[[lowest]] for t in before))._replace(n_eval=n_eval.new_zeros(1))
+            settled = Minima(*(torch.cat(both) for both in zip(settled, one, strict=True)))
+            of = torch.cat([of, numbers[[lowest]]])
+    return settled, of
+
+
+def _find_close(
+    levels: Resolutions, level: Level, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor
+) -> list[int]:
+    """Find the lowest minimum of each fit, and the other ones that may be the lowest on a better model."""
+    close = []
+    for i in range(len(rows)):
+        lowest, *others = _sort_lowest_first(minima, numbers, i)
+        chosen = [lowest]
+        rivals = [j for j in others if minima.objective[j] - minima.objective[lowest] < _find_open(level)]
+        if rivals:
+            metric = levels.metric(layout, rows[[i]], minima.coordinates[[lowest]])[0]
+            free = minima.coordinates[:, layout.free]
+            for j in rivals:
+                away = free[chosen] - free[j]
+                if (torch.linalg.vecdot(away @ metric, away) > _SAME_PLACE**2).all():
+                    chosen.append(j)
+        close += chosen
+    return close
+
+
+def _sort_lowest_first(minima: Minima, numbers: Tensor, number: int) -> list[int]:
+    """Positions of the minima of one fit, the lowest first."""
+    mine = torch.nonzero(numbers == number).flatten()
+    return mine[minima.objective[mine].argsort(stable=True)].tolist()
+
+
+def _find_open(level: Level) -> float:
+    """Difference of two objectives at a level below which the order may be another with all samples.
+
+    A difference d of two log-likelihoods has standard deviation sqrt(2 d); it is not significant while zero
+    is within three of these, d < 18. Counting each sample `multiplicity` times raises the limit by that.
+    """
+    return 18 * level.multiplicity
 
 
 def search(
@@ -149,8 +228,7 @@ def search(
     Returns
     -------
     minima : Minima
-        Candidates for `finish`: the lowest minimum of each fit, and the next one if it may be the lowest with
-        all samples.
+        Candidates for `finish`: the lowest minimum of each fit, and all that may be the lowest with all samples.
     numbers : int Tensor
         The fit, 0 to b - 1, that each candidate belongs to.
     n_eval : Tensor, (b,)
@@ -159,9 +237,7 @@ def search(
     all_rows = torch.arange(len(rows), device=rows.device)
     numbers = all_rows.repeat(len(starts))
     minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH)
-    # A difference d of two log-likelihoods has standard deviation sqrt(2 d); it is not significant while zero
-    # is within three of these, d < 18. Counting each sample `multiplicity` times raises the limit by that.
-    open_ = 18 * levels.search.multiplicity
+    open_ = _find_open(levels.search)
     span = levels.search.model.parts.surface.span
     surface = [i for i in layout.free if span.start <= i < span.stop]
     random = np.random.default_rng(0)
@@ -177,11 +253,13 @@ def search(
         numbers = torch.cat([numbers, tried])
     kept = []
     for number in all_rows.tolist():
-        mine = torch.nonzero(numbers == number).flatten()
-        above = minima.objective[mine] - minima.objective[mine].min()
-        lowest_first = above.argsort(stable=True)
-        rivals = [i for i in lowest_first.tolist() if _SAME_MINIMUM <= above[i] < open_]
-        kept += mine[[int(lowest_first[0]), *rivals[:1]]].tolist()
+        mine = _sort_lowest_first(minima, numbers, number)
+        last = -math.inf
+        for i in mine:
+            value = float(minima.objective[i])
+            if value - last >= _SAME_MINIMUM and value < float(minima.objective[mine[0]]) + open_:
+                kept.append(i)
+                last = value
     n_eval = torch.zeros_like(rows).index_add(0, numbers, minima.n_eval)
     return Minima(*(t[kept] for t in minima)), numbers[kept], n_eval
 
