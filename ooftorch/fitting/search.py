@@ -25,6 +25,9 @@ _STOP_DISTANCE = 5e-3
 # The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
 # the largest number of such rounds.
 _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
+# The scale of the wide noise is estimated again at its minimum, so that it does not depend on where the
+# candidate was: number of such rounds.
+_WIDE_ROUNDS = 2
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
 # Minima nearer to each other than this, in standard deviations, are the same.
@@ -107,7 +110,7 @@ def finish(
     """
     coarse, numbers = _settle(levels, layout, rows, minima, numbers, progress)
     n_eval = torch.zeros_like(rows).index_add(0, numbers, coarse.n_eval)
-    close = _find_close(levels, levels.coarse, layout, rows, coarse, numbers)
+    close = _find_distinct(levels, layout, rows, coarse, numbers, _find_open(levels.coarse))
     numbers = numbers[close]
     found = Minima(*(t[close] for t in coarse))._replace(n_eval=torch.zeros_like(numbers))
     left = torch.arange(len(numbers), device=rows.device)
@@ -154,10 +157,14 @@ def _settle(
     # With no step taken: what the candidates are worth at this level.
     before = _descend(levels, level, layout, rows[numbers], start, progress, math.inf)
     held = layout.with_held(["noise"])
-    wide = _set_noise(levels, layout, rows[numbers], start, widening)
-    wide_minima = _descend(levels, level, held, rows[numbers], wide, progress, _WIDE)
-    n_eval = torch.zeros_like(rows).index_add(0, numbers, before.n_eval + wide_minima.n_eval)
-    distinct = _find_close(levels, level, held, rows, wide_minima, numbers)
+    wide, evaluated = start, before.n_eval
+    for _ in range(_WIDE_ROUNDS):
+        wide = _set_noise(levels, layout, rows[numbers], wide, widening)
+        wide_minima = _descend(levels, level, held, rows[numbers], wide, progress, _WIDE)
+        wide, evaluated = wide_minima.coordinates, evaluated + wide_minima.n_eval
+    n_eval = torch.zeros_like(rows).index_add(0, numbers, evaluated)
+    # Each has its own scale of the noise, so that their objectives do not compare.
+    distinct = _find_distinct(levels, held, rows, wide_minima, numbers, math.inf)
     of = numbers[distinct]
     start = _set_noise(levels, layout, rows[of], wide_minima.coordinates[distinct])
     settled = _descend(levels, level, layout, rows[of], start, progress, _COARSE)
@@ -172,15 +179,15 @@ def _settle(
     return settled, of
 
 
-def _find_close(
-    levels: Resolutions, level: Level, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor
+def _find_distinct(
+    levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor, gap: float
 ) -> list[int]:
-    """Find the lowest minimum of each fit, and the other ones that may be the lowest on a better model."""
-    close = []
+    """Find the lowest minimum of each fit, and those less than `gap` above it that are elsewhere."""
+    distinct = []
     for i in range(len(rows)):
         lowest, *others = _sort_lowest_first(minima, numbers, i)
         chosen = [lowest]
-        rivals = [j for j in others if minima.objective[j] - minima.objective[lowest] < _find_open(level)]
+        rivals = [j for j in others if minima.objective[j] - minima.objective[lowest] < gap]
         if rivals:
             metric = levels.metric(layout, rows[[i]], minima.coordinates[[lowest]])[0]
             free = minima.coordinates[:, layout.free]
@@ -188,8 +195,8 @@ def _find_close(
                 away = free[chosen] - free[j]
                 if (torch.linalg.vecdot(away @ metric, away) > _SAME_PLACE**2).all():
                     chosen.append(j)
-        close += chosen
-    return close
+        distinct += chosen
+    return distinct
 
 
 def _sort_lowest_first(minima: Minima, numbers: Tensor, number: int) -> list[int]:
@@ -228,7 +235,8 @@ def search(
     Returns
     -------
     minima : Minima
-        Candidates for `finish`: the lowest minimum of each fit, and all that may be the lowest with all samples.
+        Candidates for `finish`: the lowest minimum of each fit, and all that may be the lowest with all
+        samples.
     numbers : int Tensor
         The fit, 0 to b - 1, that each candidate belongs to.
     n_eval : Tensor, (b,)
