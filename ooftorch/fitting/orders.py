@@ -6,13 +6,15 @@ random surfaces until two starts lead to the lowest minimum (see `search`).
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ooftorch.fitting import search
 from ooftorch.fitting.evaluation import Fitted, evaluate
-from ooftorch.fitting.refinement import begin, refine
+from ooftorch.fitting.refinement import begin, finish
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.parameters import Layout
@@ -71,9 +73,12 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
         else:
             starts = [u, start] if order > 1 else [start]
             minima, numbers, n_eval = search.search(levels, layout, rows, starts, counter)
-            minimum = search.finish(levels, layout, rows, minima, numbers, counter)
-            fits = refine(setup, rows, minimum._replace(n_eval=n_eval + minimum.n_eval), counter)
-        u = minimum.coordinates
+            fits = finish(setup, rows, minima, numbers, counter)
+            fits = [
+                replace(f, minimum=f.minimum._replace(n_eval=f.minimum.n_eval + n_eval[i]))
+                for i, f in enumerate(fits)
+            ]
+        u = torch.cat([fit.minimum.coordinates for fit in fits])
         seconds = (time.perf_counter() - began) / len(rows)
         found = [evaluate(setup, fit, row, order, seconds) for fit, row in zip(fits, rows.tolist(), strict=True)]
         history = [(*before, *fitted.orders) for before, fitted in zip(history, found, strict=True)]

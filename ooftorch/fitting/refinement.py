@@ -18,7 +18,7 @@ from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout
 
-__all__ = ["Refined", "begin", "refine"]
+__all__ = ["Refined", "begin", "finish"]
 
 # Evidence that has to be gained, natural units, and the most rounds.
 _LEAST_GAIN, _MAX_ROUNDS = 5.0, 6
@@ -60,34 +60,88 @@ def begin(setup: Setup, layout: Layout, minima: Minima) -> list[Refined]:
     return [Refined(layout, Minima(*row), nothing) for row in rows]
 
 
-def refine(setup: Setup, rows: Tensor, minima: Minima, progress: search.Progress) -> list[Refined]:
-    """Take up what the evidence asks for, and find the minima of the exact model.
+def finish(
+    setup: Setup, rows: Tensor, minima: Minima, numbers: Tensor, progress: search.Progress
+) -> list[Refined]:
+    """Find the minima of the exact model from the candidates of a search, and take up what is asked for.
+
+    Candidates of one fit that the objective at the coarse level cannot order are all followed to the end, and
+    the lowest wins.
 
     Parameters
     ----------
     setup : Setup
     rows : int Tensor, (b,)
-        Number of the observation of each fit.
+        Numbers of the observations.
     minima : Minima
-        Their minima at the coarse level, of the layout of the setup.
+        Candidates, of the layout of the setup.
+    numbers : int Tensor
+        The fit, 0 to b - 1, that each candidate belongs to.
     progress : callable
 
     Returns
     -------
     list of Refined
-        One per fit.
+        One per observation; `n_eval` includes the evaluations of all its candidates.
     """
-    fits = begin(setup, setup.layout, minima)
-    active = list(range(len(fits))) if setup.terms or setup.bends else []
+    levels, layout = setup.levels, setup.layout
+    starts, of, widened = search.widen(levels, layout, rows, minima, numbers, progress)
+    fits = _refine(setup, rows[of], starts, widened, progress)
+    # The wide noise may have led astray: is a candidate better as it stands?
+    found = _join(fits)[1]
+    posterior = levels.posterior(levels.coarse, layout, rows[numbers], minima.coordinates)
+    before = posterior.value(minima.coordinates, levels.coarse.model(minima.coordinates))
+    better = [
+        i
+        for i, number in enumerate(numbers.tolist())
+        if any(w for w, n in zip(widened, of.tolist(), strict=True) if n == number)
+        and before[i] < found.objective[of == number].min()
+    ]
+    if better:
+        some = Minima(*(t[better] for t in minima))._replace(n_eval=torch.zeros_like(numbers[better]))
+        fits += _refine(setup, rows[numbers[better]], some, [False] * len(better), progress)
+        of = torch.cat([of, numbers[better]])
+        found = _join(fits)[1]
+    n_eval = torch.zeros_like(rows).index_add(0, of, found.n_eval)
+    close = search.find_close(levels, layout, rows, found, of)
+    fits, of = [fits[i] for i in close], of[close]
+    fits = [replace(f, minimum=f.minimum._replace(n_eval=torch.zeros_like(f.minimum.n_eval))) for f in fits]
+    _complete(setup, rows[of], fits, progress)
+    found = _join(fits)[1]
+    n_eval = n_eval.index_add(0, of, found.n_eval)
+    best = [fits[search.sort_lowest_first(found, of, i)[0]] for i in range(len(rows))]
+    return [replace(f, minimum=f.minimum._replace(n_eval=n_eval[[i]])) for i, f in enumerate(best)]
+
+
+def _refine(
+    setup: Setup, rows: Tensor, starts: Minima, widened: list[bool], progress: search.Progress
+) -> list[Refined]:
+    """Find minima of the coarse level, and take up what the evidence asks for on the way.
+
+    From a minimum of a wide noise something is taken up first: there all parts of the beam still count.
+    """
+    levels, layout = setup.levels, setup.layout
+    u = search.estimate_noise(levels, levels.coarse, layout, rows, starts.coordinates)
+    fits = begin(setup, layout, starts._replace(coordinates=u))
+    everything = list(range(len(fits)))
+    trying = setup.terms or setup.bends
+    if trying:
+        for group in _group(fits, [i for i in everything if widened[i]]):
+            _take_up(setup, rows, fits, group)
+    active = everything
     for _ in range(_MAX_ROUNDS):
-        changed = []
         for group in _group(fits, active):
-            changed += _take_up(setup, rows, fits, group)
-        for group in _group(fits, changed):
             _settle(setup, rows, fits, group, progress)
-        active = changed
+        if not trying:
+            break
+        active = [i for group in _group(fits, active) for i in _take_up(setup, rows, fits, group)]
         if not active:
             break
+    return fits
+
+
+def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.Progress) -> None:
+    """Find the minima of the exact model from those of the coarse level."""
     for group in _group(fits, list(range(len(fits)))):
         if fits[group[0]].coarse is not None:
             _find_metric(setup, rows, fits, group)
@@ -97,7 +151,6 @@ def refine(setup: Setup, rows: Tensor, minima: Minima, progress: search.Progress
             _polish(setup, rows, fits, group, progress, nearly=True)
             _find_terms(setup, rows, fits, group)
         _polish(setup, rows, fits, group, progress)
-    return fits
 
 
 def _group(fits: list[Refined], numbers: list[int]) -> list[list[int]]:

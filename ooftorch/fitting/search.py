@@ -1,8 +1,9 @@
 """Search for the lowest minimum from several starts, on cheap models first, for a batch of fits.
 
-Each row of a batch is an independent fit. `search` finds candidates, `finish` minimises on the exact model.
+Each row of a batch is an independent fit. `search` finds candidates, `settle` and `polish` minimise.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,15 +12,29 @@ import torch
 from torch import Tensor
 
 from ooftorch.fitting.absorption import Absorption
+from ooftorch.fitting.likelihood import Student
 from ooftorch.fitting.resolution import Level, Resolutions
 from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
-__all__ = ["Minima", "approach", "estimate_noise", "finish", "polish", "search", "settle"]
+__all__ = [
+    "Minima",
+    "approach",
+    "estimate_noise",
+    "find_close",
+    "polish",
+    "search",
+    "settle",
+    "sort_lowest_first",
+    "widen",
+]
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
-# the search level, at the coarse level, near the exact minimum, and at it.
-_PASSING, _SEARCH, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1.0, 0.1, 1e-3
+# the search level, with a wide noise, at the coarse level, near the exact minimum, and at it.
+_PASSING, _SEARCH, _WIDE, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1e-3, 0.1, 0.1, 1e-3
+# Degrees of freedom of Student's t below which residuals make several minima of a robust likelihood, side by
+# side; and descents with a wide noise, each with the scale that the last one leaves.
+_FEW_DEGREES, _WIDE_ROUNDS = 5.0, 2
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
 # The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
@@ -27,6 +42,8 @@ _STOP_DISTANCE = 5e-3
 _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
+# Minima nearer to each other than this, in standard deviations, are the same.
+_SAME_PLACE = 1.0
 # Largest number of pairs of random restarts, and the standard deviation of their coefficients, radians.
 _RESTARTS, _RESTART_SIZE = 8, 0.8
 
@@ -82,36 +99,54 @@ def approach(
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 
 
-def finish(
+def widen(
     levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor, progress: Progress
-) -> Minima:
-    """Descend from the minima of a `search` to the minimum of the exact model, one for each fit.
+) -> tuple[Minima, Tensor, list[bool]]:
+    """Move the minima of a `search` to the minima of a wide noise, at the coarse level.
 
-    If a fit has several candidates, the objective at the coarse level decides between them.
-
-    Parameters
-    ----------
-    levels, layout, rows
-        As in `search`.
-    minima : Minima
-        Candidates.
-    numbers : int Tensor
-        The fit, 0 to b - 1, that each candidate belongs to.
-    progress : callable
+    A robust likelihood has many minima side by side where residuals have long tails, and which of them a long
+    descent meets is a matter of its last steps, down to rounding; nor is the lowest the best, for parts of the
+    beam can be left out as outliers. So each candidate goes to the minimum of a wide noise, where there are
+    few, and so near that it does not matter where it came from; from there the way is short.
 
     Returns
     -------
-    Minima
-        One row per fit; `n_eval` includes the coarse descents of all its candidates.
+    starts : Minima
+        Where to descend from; `n_eval` are the evaluations made here.
+    numbers : int Tensor
+        The fit that each belongs to.
+    widened : list of bool
+        Whether each is at a minimum of a wide noise; the others are left where they were.
     """
-    start = estimate_noise(levels, levels.coarse, layout, rows[numbers], minima.coordinates)
-    coarse = _descend(levels, levels.coarse, layout, rows[numbers], start, progress, _COARSE)
-    n_eval = torch.zeros_like(rows).index_add(0, numbers, coarse.n_eval)
-    chosen = [
-        min(torch.nonzero(numbers == i).flatten().tolist(), key=lambda j: float(coarse.objective[j]))
-        for i in range(len(rows))
-    ]
-    return Minima(*(t[chosen] for t in coarse))._replace(n_eval=n_eval)
+    likelihood, starts = levels.likelihood, minima._replace(n_eval=torch.zeros_like(minima.n_eval))
+    if not layout["noise"].free or not likelihood.robust:
+        return starts, numbers, [False] * len(numbers)
+    of_each = _find_residuals(levels, levels.coarse, rows[numbers], minima.coordinates)
+    tails = [Student().estimate(r)[1][0] < _FEW_DEGREES for r in of_each]
+    long = {number for number, tail in zip(numbers.tolist(), tails, strict=True) if tail}
+    kept = [i for i, number in enumerate(numbers.tolist()) if number not in long]
+    moved = [i for i, number in enumerate(numbers.tolist()) if number in long]
+    if not moved:
+        return starts, numbers, [False] * len(kept)
+    of = numbers[moved]
+    held = layout.with_held(["noise", *likelihood.search_values])
+    wide, n_eval = minima.coordinates[moved], torch.zeros_like(of)
+    for _ in range(_WIDE_ROUNDS):
+        wide = _set_noise(levels, layout, rows[of], wide, likelihood.initial_widening)
+        found = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
+        wide, n_eval = found.coordinates, n_eval + found.n_eval
+    found = found._replace(n_eval=n_eval)
+    # Each has its own scale of the noise, so that their objectives do not compare.
+    distinct = find_distinct(levels, held, rows, found, of, math.inf)
+    parts = [Minima(*(t[kept] for t in starts)), Minima(*(t[distinct] for t in found))]
+    joined = Minima(*(torch.cat(both) for both in zip(*parts, strict=True)))
+    joined.n_eval[-1] += n_eval.sum() - n_eval[distinct].sum()
+    return joined, torch.cat([numbers[kept], of[distinct]]), [False] * len(kept) + [True] * len(distinct)
+
+
+def find_close(levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor) -> list[int]:
+    """Find the lowest minimum of each fit at the coarse level, and others that may be lower with all samples."""
+    return find_distinct(levels, layout, rows, minima, numbers, _find_open(levels.coarse))
 
 
 def settle(
@@ -153,7 +188,7 @@ def polish(
     Parameters
     ----------
     levels, layout, rows, minima, progress
-        As in `finish`.
+        As in `search`.
     absorption : Absorption, optional
         Takes the terms of scan lines out of the samples.
     metric : Tensor, (b, n_free, n_free), optional
@@ -185,6 +220,41 @@ def polish(
     return found
 
 
+def find_distinct(
+    levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor, gap: float
+) -> list[int]:
+    """Find the lowest minimum of each fit, and those less than `gap` above it that are elsewhere."""
+    distinct = []
+    for i in range(len(rows)):
+        lowest, *others = sort_lowest_first(minima, numbers, i)
+        chosen = [lowest]
+        rivals = [j for j in others if minima.objective[j] - minima.objective[lowest] < gap]
+        if rivals:
+            metric = levels.metric(layout, rows[[i]], minima.coordinates[[lowest]])[0]
+            free = minima.coordinates[:, layout.free]
+            for j in rivals:
+                away = free[chosen] - free[j]
+                if (torch.linalg.vecdot(away @ metric, away) > _SAME_PLACE**2).all():
+                    chosen.append(j)
+        distinct += chosen
+    return distinct
+
+
+def sort_lowest_first(minima: Minima, numbers: Tensor, number: int) -> list[int]:
+    """Positions of the minima of one fit, the lowest first."""
+    mine = torch.nonzero(numbers == number).flatten()
+    return mine[minima.objective[mine].argsort(stable=True)].tolist()
+
+
+def _find_open(level: Level) -> float:
+    """Difference of two objectives at a level below which the order may be another with all samples.
+
+    A difference d of two log-likelihoods has standard deviation sqrt(2 d); it is not significant while zero
+    is within three of these, d < 18. Counting each sample `multiplicity` times raises the limit by that.
+    """
+    return 18 * level.multiplicity
+
+
 def search(
     levels: Resolutions, layout: Layout, rows: Tensor, starts: Sequence[Tensor], progress: Progress
 ) -> tuple[Minima, Tensor, Tensor]:
@@ -206,8 +276,8 @@ def search(
     Returns
     -------
     minima : Minima
-        Candidates for `finish`: the lowest minimum of each fit, and the next one if it may be the lowest with
-        all samples.
+        Candidates: the lowest minimum of each fit, and all that may be the lowest with all
+        samples.
     numbers : int Tensor
         The fit, 0 to b - 1, that each candidate belongs to.
     n_eval : Tensor, (b,)
@@ -216,9 +286,7 @@ def search(
     all_rows = torch.arange(len(rows), device=rows.device)
     numbers = all_rows.repeat(len(starts))
     minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH)
-    # A difference d of two log-likelihoods has standard deviation sqrt(2 d); it is not significant while zero
-    # is within three of these, d < 18. Counting each sample `multiplicity` times raises the limit by that.
-    open_ = 18 * levels.search.multiplicity
+    open_ = _find_open(levels.search)
     span = levels.search.model.parts.surface.span
     surface = [i for i in layout.free if span.start <= i < span.stop]
     random = np.random.default_rng(0)
@@ -234,11 +302,13 @@ def search(
         numbers = torch.cat([numbers, tried])
     kept = []
     for number in all_rows.tolist():
-        mine = torch.nonzero(numbers == number).flatten()
-        above = minima.objective[mine] - minima.objective[mine].min()
-        lowest_first = above.argsort(stable=True)
-        rivals = [i for i in lowest_first.tolist() if _SAME_MINIMUM <= above[i] < open_]
-        kept += mine[[int(lowest_first[0]), *rivals[:1]]].tolist()
+        mine = sort_lowest_first(minima, numbers, number)
+        last = -math.inf
+        for i in mine:
+            value = float(minima.objective[i])
+            if value - last >= _SAME_MINIMUM and value < float(minima.objective[mine[0]]) + open_:
+                kept.append(i)
+                last = value
     n_eval = torch.zeros_like(rows).index_add(0, numbers, minima.n_eval)
     return Minima(*(t[kept] for t in minima)), numbers[kept], n_eval
 
@@ -276,19 +346,20 @@ def _set_noise(levels: Resolutions, layout: Layout, rows: Tensor, u: Tensor, fac
 
 
 def estimate_noise(levels: Resolutions, level: Level, layout: Layout, rows: Tensor, u: Tensor) -> Tensor:
-    """Return the coordinates (b, n_parameters) with the likelihood's own parameters estimated from the residuals.
+    """Return the coordinates (b, n_parameters) with the noise estimated from the residuals at a level.
 
-    With the scale of the noise, where both are free; without such parameters the coordinates are unchanged.
+    Its scale and the likelihood's own parameters, where they are free.
     """
-    own = [p.name for p in levels.likelihood.declare()]
-    if not own or not all(layout[name].free for name in (*own, "noise")):
+    if not layout["noise"].free:
         return u
     u = u.clone()
+    own = [p.name for p in levels.likelihood.declare()]
     for j, residuals in enumerate(_find_residuals(levels, level, rows, u)):
         scale, values = levels.likelihood.estimate(residuals)
         scale = max(scale, 1e-9 * layout["noise"].scale)
         for name, value in zip(("noise", *own), (scale, *values), strict=True):
-            u[j, layout.index(name)] = layout[name].coordinate(value)
+            if layout[name].free:
+                u[j, layout.index(name)] = layout[name].coordinate(value)
     return u
 
 

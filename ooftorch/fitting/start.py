@@ -20,18 +20,40 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+# Relative difference of two distances that is due to the rounding of coordinates in a file.
+_TIE = 1e-3
+
 
 def filter_median(m: BeamMap, values: Array) -> Array:
     """Median filter: each sample of a map becomes the median of itself and its four nearest neighbours.
 
-    Removes single glitches, which can be brighter than a defocused beam. Zero for samples that are not valid.
+    Samples as near as the fourth are neighbours too, at the edge of a raster for example: to choose among
+    them would be to choose others in the mirrored map. Removes single glitches, which can be brighter than a
+    defocused beam. Zero for samples that are not valid.
     """
     valid = m.valid
-    positions = np.stack([m.x[valid], m.y[valid]], 1)
-    _, nearest = scipy.spatial.KDTree(positions).query(positions, k=5)
+    positions, observed = np.stack([m.x[valid], m.y[valid]], 1), values[valid]
+    tree = scipy.spatial.KDTree(positions)
+    medians, left = np.empty(len(positions)), np.arange(len(positions))
+    for k in (6, 12, 48):
+        distances, nearest = tree.query(positions[left], k=min(k, len(positions)))
+        tied = distances <= (1 + _TIE) * distances[:, [4]]
+        medians[left] = _take_median(observed[nearest], tied)
+        # Where even the last is as near there may be more.
+        left = left[tied[:, -1]]
+        if not len(left):
+            break
     found = np.zeros(values.shape)
-    found[valid] = np.median(values[valid][nearest], axis=1)
+    found[valid] = medians
     return found
+
+
+def _take_median(values: Array, chosen: NDArray[np.bool_]) -> Array:
+    """Median of the chosen values of each row (n, k), the first five or more: (n,)."""
+    medians = np.median(values[:, :5], axis=1)
+    more = chosen[:, 5:].any(1)
+    medians[more] = np.nanmedian(np.where(chosen[more], values[more], np.nan), axis=1)
+    return medians
 
 
 def estimate_peak_and_baselines(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:

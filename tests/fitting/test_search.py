@@ -12,6 +12,7 @@ from ooftorch.fitting.likelihood import Cauchy, Gaussian
 from ooftorch.fitting.resolution import Resolutions
 from ooftorch.fitting.search import Minima, approach, finish, search
 from ooftorch.fitting.setup import FitOptions, set_up
+from ooftorch.optics.receiver import Receiver
 
 # ------------------------------------------------------------------------------------- the descent
 
@@ -114,6 +115,32 @@ def test_finish_decides_between_the_ends_of_a_fit():
         torch.testing.assert_close(end.coordinates, expected.coordinates, rtol=0, atol=1e-4)
 
 
+def test_the_exact_model_decides_between_close_minima(monkeypatch):
+    """Candidates in another order at the coarse level; those beyond doubt are left there, and doubles."""
+    levels, layout, start = problem(Gaussian(), seeds=(0, 1), order=2)
+    rows, numbers = torch.arange(2), torch.tensor([0, 1, 0, 0, 0])
+    away = torch.zeros(5, start.shape[1], dtype=start.dtype)
+    # The third is where the first is.
+    away[:, layout.index("z3")] = torch.tensor([0.0, 0.0, 1e-6, 0.5, 1.0])
+    ends = Minima(start[numbers] + away, torch.zeros(5), torch.zeros(5), numbers)
+    # At the coarse level, and at the exact one: the last of them is more than 18 above the lowest.
+    objectives = [[500.0, 90.0, 500.1, 505.0, 519.0], [620.0, 80.0, 610.0]]
+    seen = []
+
+    def descend(levels_, level, layout_, rows_, start_, *_):
+        value = torch.tensor(objectives[len(seen)], dtype=torch.float64)
+        seen.append((level, rows_.tolist()))
+        assert len(value) == len(start_)
+        return Minima(start_, value, torch.zeros(len(value)), torch.full((len(value),), 10 ** len(seen)))
+
+    monkeypatch.setattr(search_module, "_descend", descend)
+    found = finish(levels, layout, rows, ends, numbers, Tally())
+    assert seen == [(levels.coarse, [0, 1, 0, 0, 0]), (levels.exact, [0, 0, 1])]
+    assert found.objective.tolist() == [80.0, 610.0]
+    assert torch.equal(found.coordinates, ends.coordinates[[3, 1]])
+    assert found.n_eval.tolist() == [4 * 10 + 2 * 100, 10 + 100]
+
+
 # -------------------------------------------------------------------------------------- the search
 
 
@@ -190,6 +217,38 @@ def test_rivals_are_kept_for_all_samples_to_decide(monkeypatch):
     assert of == [0, 0, 1, 2]
     assert ends.objective.tolist() == [500.0, close, 500.0, 500.0]
     assert torch.equal(ends.coordinates[1], starts[1][0])
+
+
+@pytest.mark.parametrize("kind", ["raster", "holes", "scattered", "chopped"])
+def test_the_mirrored_observation_starts_at_the_mirrored_point(kind):
+    """And every level has the same value there: nothing in the choice of samples looks at one side."""
+    receiver = Receiver(chop_x=3e-5, chop_y=-1e-5) if kind == "chopped" else Receiver()
+    seen = observe(surface(3, 0.8, 0), samples=33, noise=0.02, receiver=receiver, centre=(2e-5, -3e-5))
+    rng = np.random.default_rng(0)
+    if kind == "holes":
+        seen = altered(seen, lambda m, _: replace(m, valid=rng.random(m.power.size) >= 0.2))
+    if kind == "scattered":
+        seen = altered(seen, lambda m, _: replace(m, x=m.x + rng.normal(scale=1e-6, size=m.x.size)))
+    options = FitOptions(order=3, likelihood=Cauchy(), n=96, device="cpu")
+    one, other = (set_up([o], None, options) for o in (seen, seen.mirrored()))
+    layout = one.layout
+    twin = [
+        layout.index(f"{name[:-1]}{2 - int(name[-1])}") if "_" in name and name[-1].isdigit() else i
+        for i, name in enumerate(layout.names)
+    ]
+    sign = torch.tensor(
+        [-1.0 if name in one.levels.exact.model.instrument.basis.names else 1.0 for name in layout.names]
+    )
+    start = (sign * one.starts)[:, twin]
+    torch.testing.assert_close(other.starts, start, rtol=1e-12, atol=1e-12)
+    rows = torch.arange(1)
+    for a, b in zip(one.levels[:3], other.levels[:3], strict=True):
+        here, there = (
+            s.levels.posterior(level, layout, rows, u)
+            for s, level, u in ((one, a, one.starts), (other, b, start))
+        )
+        expected, found = here(one.starts[:, here.free]), there(start[:, there.free])
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_missing_samples_of_one_member_do_not_change_the_other():
