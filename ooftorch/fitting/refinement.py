@@ -13,7 +13,7 @@ from torch import Tensor
 from ooftorch.fitting import search
 from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.posterior import Posterior
-from ooftorch.fitting.scan_terms import build_templates, find_widths
+from ooftorch.fitting.scan_terms import Found, build_templates, find_terms
 from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout
@@ -22,6 +22,8 @@ __all__ = ["Refined", "begin", "finish"]
 
 # Evidence that has to be gained, natural units, and the most rounds.
 _LEAST_GAIN, _MAX_ROUNDS = 5.0, 6
+# Share of the largest gain for which two things are taken up at once.
+_NEARLY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +148,9 @@ def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.
         if fits[group[0]].coarse is not None:
             _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
-            _find_terms(setup, rows, fits, group)
-            _find_terms(setup, rows, fits, group)
+            _find_all_terms(setup, rows, fits, group)
             _polish(setup, rows, fits, group, progress, nearly=True)
-            _find_terms(setup, rows, fits, group)
+            _find_all_terms(setup, rows, fits, group)
         _polish(setup, rows, fits, group, progress)
 
 
@@ -178,23 +179,43 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].coarse for i in group])
     posterior = setup.levels.posterior(level, layout, rows[group], minima.coordinates, absorption)
-    templates = build_templates(posterior, minima.coordinates, setup.terms) if setup.terms else None
+    found = _find_terms(setup, posterior, fits, group) if setup.terms else [None] * len(group)
     bends = _find_bends(setup, posterior, rows[group], minima.coordinates)
     changed = []
-    for row, (i, (bent, bend_gain)) in enumerate(zip(group, bends, strict=True)):
-        widths, gain = fits[i].widths, 0.0
-        if templates is not None:
-            widths, gain = find_widths(templates.select(row), fits[i].widths)
-        if max(gain, bend_gain) < _LEAST_GAIN:
+    for i, terms, (bent, bend_gain) in zip(group, found, bends, strict=True):
+        gain = 0.0 if terms is None else terms.gain
+        most = max(gain, bend_gain)
+        if most < _LEAST_GAIN:
             continue
         changed.append(i)
-        if bend_gain > gain:
-            fits[i] = replace(fits[i], layout=bent, metric=None)
-        elif templates is not None:
-            metric = None if fits[i].coarse is None else fits[i].metric
-            terms = templates.select(row).absorb(widths)
-            fits[i] = replace(fits[i], widths=widths, coarse=terms, metric=metric)
+        fit = fits[i]
+        if bend_gain >= max(_LEAST_GAIN, _NEARLY * most):
+            fit = replace(fit, layout=bent, metric=None)
+        if terms is not None and gain >= max(_LEAST_GAIN, _NEARLY * most):
+            metric = None if fit.coarse is None else fit.metric
+            fit = replace(_adopt(setup, fit, terms), coarse=terms.absorption, metric=metric)
+        fits[i] = fit
     return changed
+
+
+def _find_terms(setup: Setup, posterior: Posterior, fits: list[Refined], group: list[int]) -> list[Found | None]:
+    """Find the terms of scan lines of each fit of a group, whose posterior this is."""
+    u = _join([fits[i] for i in group])[1].coordinates
+    templates = build_templates(posterior, u, setup.terms)
+    values = posterior.model.parts.units.values(u)
+    n_valid, fit_scale = posterior.whitening.n_valid.tolist(), posterior.layout["noise"].free
+    return [
+        find_terms(templates.select(row), posterior.law(values[row]), fits[i].widths, n_valid[row], fit_scale)
+        for row, i in enumerate(group)
+    ]
+
+
+def _adopt(setup: Setup, fit: Refined, terms: Found) -> Refined:
+    """Return the fit with the widths of these terms, and the scale of the noise that they leave."""
+    coordinates = fit.minimum.coordinates.clone()
+    # The coordinate is a logarithm.
+    coordinates[:, setup.layout.index("noise")] += math.log(terms.rescaling)
+    return replace(fit, widths=terms.widths, minimum=fit.minimum._replace(coordinates=coordinates))
 
 
 def _settle(
@@ -221,15 +242,16 @@ def _stack_metrics(fits: list[Refined]) -> Tensor | None:
     return torch.stack(metrics) if metrics else None
 
 
-def _find_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
-    """Find templates and widths of the terms of a group of fits for all samples."""
+def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
+    """Find the terms of a group of fits in all samples."""
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].absorption for i in group])
-    posterior = setup.levels.posterior(setup.levels.exact, layout, rows[group], minima.coordinates, absorption)
-    templates = build_templates(posterior, minima.coordinates, setup.terms)
-    for row, i in enumerate(group):
-        widths, _ = find_widths(templates.select(row), fits[i].widths)
-        fits[i] = replace(fits[i], widths=widths, absorption=templates.select(row).absorb(widths))
+    posterior = setup.levels.posterior(
+        setup.levels.exact, layout, rows[group], minima.coordinates, absorption
+    )
+    for i, terms in zip(group, _find_terms(setup, posterior, fits, group), strict=True):
+        if terms is not None:
+            fits[i] = replace(_adopt(setup, fits[i], terms), absorption=terms.absorption)
 
 
 def _polish(

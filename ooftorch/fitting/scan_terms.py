@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ooftorch.errors import InputError
 from ooftorch.fitting.absorption import Absorption, LineIndex, index_lines
+from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.posterior import Posterior
 
-__all__ = ["TERMS", "Templates", "Term", "build_templates", "choose_terms", "find_widths"]
+__all__ = ["TERMS", "Found", "Templates", "Term", "build_templates", "choose_terms", "find_terms"]
 
 
 class Term(NamedTuple):
@@ -56,6 +57,8 @@ _SIGNIFICANT = 3.0
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
 _ITERATIONS, _TOLERANCE = 100, 1e-2
+# Most rounds of widths and scale of the noise, and the relative change of the scale that ends them.
+_ROUNDS, _SAME_SCALE = 8, 0.01
 
 
 def choose_terms(nuisance: str | Iterable[str]) -> tuple[Term, ...]:
@@ -87,29 +90,29 @@ class Templates(NamedTuple):
     lines : LineIndex
     terms : tuple of Term
     values : Tensor, ([b,] n_lines, length, k)
-        Change of the whitened samples by one unit of each term: the typical peak for levels and slopes, one for
-        relative gains, wavelength over diameter for pointing.
-    weights : Tensor, ([b,] n_lines, length)
-        Weight of each sample: its score over its residual.
-    residuals : Tensor, ([b,] n_lines, length)
+        Change of the whitened samples by one unit of each term: the typical peak for levels and slopes, one
+        for relative gains, wavelength over diameter for pointing.
+    residuals : Tensor, ([b,] n)
         Whitened residuals, model minus data, with the terms still in them.
+    weights : Tensor, ([b,] n_lines, length)
+        Weight of each sample: its score over its residual, without the terms found so far.
     """
 
     lines: LineIndex
     terms: tuple[Term, ...]
     values: Tensor
-    weights: Tensor
     residuals: Tensor
+    weights: Tensor
 
     def select(self, row: int) -> "Templates":
         """Return those of one of b observations."""
-        return Templates(self.lines, self.terms, self.values[row], self.weights[row], self.residuals[row])
+        return Templates(self.lines, self.terms, self.values[row], self.residuals[row], self.weights[row])
 
     def absorb(self, widths: Tensor) -> Absorption:
         """Return the operator that takes the terms out, for widths ([b,] n_maps, n_terms) of their priors."""
-        return Absorption(self.lines, self.values * self._spread(widths).unsqueeze(-2), self.weights)
+        return Absorption(self.lines, self.values * self.spread(widths).unsqueeze(-2), self.weights)
 
-    def _spread(self, widths: Tensor) -> Tensor:
+    def spread(self, widths: Tensor) -> Tensor:
         """Width of every template of every line, ([b,] n_lines, k)."""
         counts = torch.tensor([term.n_templates for term in self.terms], device=widths.device)
         return widths[..., self.lines.maps, :].repeat_interleave(counts, -1)
@@ -118,8 +121,8 @@ class Templates(NamedTuple):
 def build_templates(posterior: Posterior, u: Tensor, terms: Sequence[Term]) -> Templates:
     """Build the templates at the coordinates u (b, n_parameters).
 
-    Those of gain and pointing are derivatives of the beam there; the weights are those of the residuals there,
-    after the terms that the posterior takes out already.
+    Those of gain and pointing are derivatives of the beam there; the weights are those of the residuals
+    there, after the terms that the posterior takes out already.
     """
     model, samples, names = posterior.model, posterior.samples, [term.name for term in terms]
     if samples.line is None or samples.map is None or samples.phase is None:
@@ -133,18 +136,17 @@ def build_templates(posterior: Posterior, u: Tensor, terms: Sequence[Term]) -> T
 
     with torch.no_grad():
         level = torch.full_like(at.samples, model.instrument.peak)
-        phase = samples.phase
-        columns = {"level": [level], "slope": [level * phase]}
+        columns = {"level": [level], "slope": [level * samples.phase]}
         if "gain" in names:
             columns["gain"] = [differentiate("gain")]
         if "pointing" in names:
             columns["pointing"] = [differentiate("dx"), differentiate("dy")]
-            columns["pointing_drift"] = [phase * column for column in columns["pointing"]]
-        whitened = [lines.gather(posterior.whiten(at, column)) for name in names for column in columns[name]]
+            columns["pointing_drift"] = [samples.phase * column for column in columns["pointing"]]
+        whitened = [lines.gather(posterior.whiten(at, column.clone())) for name in names for column in columns[name]]
         r = posterior.whiten_residuals(at)
         rest = r if posterior.absorption is None else posterior.absorption.remove(r)[0]
         weights = lines.gather(posterior.law(at.values).weight(rest))
-        return Templates(lines, tuple(terms), torch.stack(whitened, -1), weights, lines.gather(r))
+        return Templates(lines, tuple(terms), torch.stack(whitened, -1), r, weights)
 
 
 class _Evidence:
@@ -156,8 +158,8 @@ class _Evidence:
     def __init__(self, templates: Templates, n_maps: int) -> None:
         weighted = templates.values.mT * templates.weights.unsqueeze(-2)
         self._gram = weighted @ templates.values
-        self._projected = (weighted @ templates.residuals.unsqueeze(-1))[..., 0]
-        self._maps, self._n_maps, self._spread = templates.lines.maps, n_maps, templates._spread
+        self._projected = (weighted @ templates.lines.gather(templates.residuals).unsqueeze(-1))[..., 0]
+        self._maps, self._n_maps, self._spread = templates.lines.maps, n_maps, templates.spread
         counts = [term.n_templates for term in templates.terms]
         self._term = torch.repeat_interleave(torch.tensor(counts, device=self._gram.device))
         self._n_terms = len(counts)
@@ -207,8 +209,29 @@ class _Evidence:
         return widths, self.solve(widths)[0]
 
 
-def find_widths(templates: Templates, before: Tensor) -> tuple[Tensor, float]:
-    """Find the widths of the priors of one observation's terms.
+class Found(NamedTuple):
+    """Terms of one observation.
+
+    Attributes
+    ----------
+    widths : Tensor, (n_maps, n_terms)
+        Of the priors, in the units of the templates; zero for a term that is not there.
+    absorption : Absorption
+        Takes the terms out.
+    rescaling : float
+        New scale of the noise over the one of the templates.
+    gain : float
+        Evidence over that of the widths so far, natural units.
+    """
+
+    widths: Tensor
+    absorption: Absorption
+    rescaling: float
+    gain: float
+
+
+def find_terms(templates: Templates, law: Likelihood, before: Tensor, n_valid: int, fit_scale: bool) -> Found:
+    """Find the widths of the terms of one observation, and the scale of the noise that they leave.
 
     Terms that do not gain evidence enough, over all maps, are left out.
 
@@ -216,18 +239,46 @@ def find_widths(templates: Templates, before: Tensor) -> tuple[Tensor, float]:
     ----------
     templates : Templates
         Of one observation.
+    law : Likelihood
     before : Tensor, (n_maps, n_terms)
         The widths so far.
+    n_valid : int
+        Number of valid samples.
+    fit_scale : bool
+        Whether the scale of the noise is to be found as well.
 
     Returns
     -------
-    widths : Tensor, (n_maps, n_terms)
-        In the units of the templates; zero for a term that is not there.
-    gain : float
-        Evidence over that of the widths so far, natural units.
+    Found
     """
-    evidence = _Evidence(templates, len(before))
-    widths, gain = evidence.estimate(), 0.0
+    rescaling, gain = 1.0, 0.0
+    for i in range(_ROUNDS):
+        evidence = _Evidence(templates, len(before))
+        widths = _choose_widths(evidence)
+        if i == 0:
+            gain = evidence.solve(widths)[0] - evidence.solve(before)[0]
+        absorption = templates.absorb(widths)
+        rest, amplitudes = absorption.remove(templates.residuals)
+        weights = law.weight(rest)
+        if not fit_scale:
+            break
+        # Where the derivative of the objective by the scale is zero, for these weights.
+        squares = float((weights * rest.square()).sum() + amplitudes.square().sum())
+        change = math.sqrt(squares / n_valid)
+        if abs(change - 1) < _SAME_SCALE:
+            break
+        rescaling *= change
+        templates = templates._replace(
+            values=templates.values / change,
+            residuals=templates.residuals / change,
+            weights=templates.lines.gather(law.weight(rest / change)),
+        )
+    return Found(widths, templates.absorb(widths), rescaling, gain)
+
+
+def _choose_widths(evidence: _Evidence) -> Tensor:
+    """Widths (n_maps, n_terms) that maximise the evidence, of the terms that gain enough."""
+    widths = evidence.estimate()
     while bool((widths > 0).any()):
         widths, gain = evidence.maximise(widths)
         losses = []
@@ -238,6 +289,6 @@ def find_widths(templates: Templates, before: Tensor) -> tuple[Tensor, float]:
         weakest = min(range(len(losses)), key=lambda i: losses[i])
         if losses[weakest] > _LEAST_GAIN:
             break
-        widths, gain = widths.clone(), 0.0
+        widths = widths.clone()
         widths[:, weakest] = 0.0
-    return widths, gain - evidence.solve(before)[0]
+    return widths
