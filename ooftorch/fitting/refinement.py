@@ -20,8 +20,8 @@ from ooftorch.optics.parameters import Layout
 
 __all__ = ["Refined", "begin", "finish"]
 
-# Evidence that has to be gained, natural units, and the most rounds.
-_LEAST_GAIN, _MAX_ROUNDS = 5.0, 6
+# Evidence that has to be gained, natural units, and as a share of the first gain; and the most rounds.
+_LEAST_GAIN, _LEAST_SHARE, _MAX_ROUNDS = 5.0, 0.05, 5
 # Share of the largest gain for which two things are taken up at once.
 _NEARLY = 0.5
 
@@ -44,6 +44,8 @@ class Refined:
         The same for the samples of the coarse level.
     metric : Tensor, (n_free, n_free), or None
         Estimate of the Hessian near the minimum, for these free parameters, with terms or without.
+    first_gain : float
+        Evidence that was gained by what was taken up first.
     """
 
     layout: Layout
@@ -52,6 +54,7 @@ class Refined:
     absorption: Absorption | None = None
     coarse: Absorption | None = None
     metric: Tensor | None = None
+    first_gain: float = 0.0
 
 
 def begin(setup: Setup, layout: Layout, minima: Minima) -> list[Refined]:
@@ -184,14 +187,15 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
     changed = []
     for i, terms, (bent, bend_gain) in zip(group, found, bends, strict=True):
         gain = 0.0 if terms is None else terms.gain
-        most = max(gain, bend_gain)
-        if most < _LEAST_GAIN:
+        fit, most = fits[i], max(gain, bend_gain)
+        least = max(_LEAST_GAIN, _LEAST_SHARE * fit.first_gain)
+        if most < least:
             continue
         changed.append(i)
-        fit = fits[i]
-        if bend_gain >= max(_LEAST_GAIN, _NEARLY * most):
+        fit = replace(fit, first_gain=fit.first_gain or most)
+        if bend_gain >= max(least, _NEARLY * most):
             fit = replace(fit, layout=bent, metric=None)
-        if terms is not None and gain >= max(_LEAST_GAIN, _NEARLY * most):
+        if terms is not None and gain >= max(least, _NEARLY * most):
             metric = None if fit.coarse is None else fit.metric
             fit = replace(_adopt(setup, fit, terms), coarse=terms.absorption, metric=metric)
         fits[i] = fit

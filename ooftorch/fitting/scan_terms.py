@@ -44,9 +44,9 @@ class Term(NamedTuple):
 TERMS = (
     Term("level", "level", 1, 0.05),
     Term("slope", "slope", 1, 0.05),
-    Term("gain", "gain", 1, 0.3),
-    Term("pointing", "pointing", 2, 0.2),
-    Term("pointing_drift", "pointing", 2, 0.2),
+    Term("gain", "gain", 1, 0.1),
+    Term("pointing", "pointing", 2, 0.1),
+    Term("pointing_drift", "pointing", 2, 0.1),
 )
 """The terms of a scan line, in the order of their templates."""
 
