@@ -135,8 +135,12 @@ class Setup:
         return np.sqrt(np.einsum("...i,ij,...j", z, weight, z))
 
     def common(self, order: int) -> np.ndarray:
-        """The original's parameters (columns) as free ones (rows): one amplitude for all maps, no offset."""
-        own = [n for n in self.freedom(order) if not n.startswith(("gain", "offset"))]
+        """The original's parameters (columns) as free ones (rows).
+
+        It has one amplitude for all maps, and no baseline, pointing of a map or scale of the focus.
+        """
+        ours_alone = ("gain", "offset", "dx", "dy", "dz_scale")
+        own = [n for n in self.freedom(order) if not n.startswith(ours_alone)]
         spread = np.zeros((len(self.names), len(own) + 1))
         for i, name in enumerate(self.names):
             if name in own:

@@ -195,10 +195,11 @@ class Watch:
 
 
 def declare(order: int) -> Layout:
-    """The package's parameters for this problem, and the noise, which is known."""
+    """The package's parameters for this problem, where pointing and focus are known, as the noise is."""
     gaussian = illumination.choose("gaussian")
     instrument = Instrument(TELESCOPE, WAVELENGTH, Receiver(), gaussian, ZernikeBasis(order), len(DZ), 1.0)
-    return declare_layout(instrument).with_added(Parameter("noise", "errors", 1.0, log=True))
+    layout = declare_layout(instrument).with_added(Parameter("noise", "errors", 1.0, log=True))
+    return layout.with_fixed({"dx": 0.0, "dy": 0.0, "dz_scale": 1.0})
 
 
 def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Resolutions:

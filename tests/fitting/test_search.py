@@ -100,7 +100,7 @@ def test_finish_decides_between_the_ends_of_a_fit():
     levels, layout, start = problem(Gaussian(), seeds=(0, 1, 2))
     rows = torch.arange(3)
     good = approach(levels, layout, rows, start, Tally())
-    shift = np.random.default_rng(0).normal(size=(18, 7))[6]
+    shift = np.random.default_rng(0).normal(size=(18, 7))[15]
     astray = start[:1].clone()
     astray[:, layout.index("z3") : layout.index("z9") + 1] += 2.5 * torch.as_tensor(shift)
     wrong = approach(levels, layout, rows[:1], astray, Tally())

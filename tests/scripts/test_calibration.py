@@ -72,7 +72,13 @@ def test_nuisances_are_drawn_from_the_priors_of_the_fit(calibration):
     assert low < np.sum((gains - gains.mean(1, keepdims=True)) ** 2) / 0.03**2 < high
     low, high = stats.chi2.interval(0.999, len(draws))
     assert low < np.sum((width - np.log(usual)) ** 2) / 0.1**2 < high
-    assert all(v["dx_0"] == v["dz"] == v["rho"] == 0 for v in draws)
+    # ... and so have three pointings, whose mean the tilts stand for.
+    quarter = 0.25 * calibration.WAVELENGTH / 100
+    dx = np.array([[v[f"dx_{i}"] for i in range(3)] for v in draws])
+    low, high = stats.chi2.interval(0.999, 2 * len(draws))
+    assert low < np.sum(dx**2) / quarter**2 < high
+    assert np.abs(dx.mean(1)).max() < 1e-3 * quarter
+    assert all(v["dz"] == v["rho"] == 0 for v in draws)
 
 
 def test_section(calibration, found):

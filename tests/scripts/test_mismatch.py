@@ -41,7 +41,7 @@ def test_the_right_model_is_far_better_than_any_wrong_one(mismatch, cases):
 def test_larger_mistakes_cost_more(cases):
     for small, large in (
         ("taper: 1 dB (held)", "taper: 3 dB (held)"),
-        ("all defocuses scaled: 1 %", "all defocuses scaled: 10 %"),
+        ("all defocuses scaled: 1 % (held)", "all defocuses scaled: 10 % (held)"),
     ):
         assert cases[large]["error_rad"] > 2 * cases[small]["error_rad"]
         assert cases[large]["chi2_reduced"] > cases[small]["chi2_reduced"]
