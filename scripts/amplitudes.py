@@ -3,8 +3,8 @@
 python scripts/amplitudes.py            everything, some two minutes on two cores
 python scripts/amplitudes.py --quick    one observation of each, to see that it runs; writes nothing
 
-The maps are made with illuminations written here, and fitted with the telescope's usual one: as it is, and with
-the freedoms that a fit has by default.
+The maps are made with illuminations written here, and fitted with the telescope's usual one: as it is, and
+with the freedoms that a fit has by default.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ ORDER, RMS, SNR = 5, 0.5, 200.0
 REACH, STEP = 6.0, 0.375  # 33 x 33 samples
 TELESCOPES = {"effelsberg": 9.37e-3, "alma": 3e-3, "apex": 0.87e-3}
 SURFACES = 10
-# Targets: error over that of the fit with the illumination as in the telescope's file, and over its error bar.
+# Targets: error over that of the fit with the illumination of the telescope's file, and over its error bar.
 TARGET, TARGET_BARS = 0.4, 2.0
 # Field at the rim of the elliptical taper along its axes, decibels, and the angle of the first, radians.
 _TAPERS_DB, _ANGLE = (-7.0, -17.0), 0.5
@@ -120,7 +120,9 @@ def study(name: str, numbers: Mapping[str, Sequence[int]]) -> list[dict]:
             results = ooftorch.fit_many(maps, telescope, order=ORDER, illumination=usual, **options)
             row[fit] = summarise(maps, results)
         rows.append(row)
-        print(f"{name}, {telescope_name}:", *(f"{fit} {row[fit]['error']:.4f} rad" for fit in fits(telescope)))
+        print(
+            f"{name}, {telescope_name}:", *(f"{fit} {row[fit]['error']:.4f} rad" for fit in fits(telescope))
+        )
     return rows
 
 
@@ -165,14 +167,15 @@ def section(found: dict) -> str:
     good, honest = found["ratio"] <= TARGET, found["bars"] <= TARGET_BARS
     return "\n\n".join(
         [
-            f"{total} random surfaces of order {ORDER} and {RMS:g} rad rms, S/N {SNR:g} in a sample, 33 x 33 samples, "
-            f"usual defocus of each telescope. The true illuminations: {shapes}. The fit has the "
-            "telescope's usual illumination: with width, gains and baselines free alone (as in the file), or with all "
-            "that is free by default.",
+            f"{total} random surfaces of order {ORDER} and {RMS:g} rad rms, S/N {SNR:g} in a sample, 33 x "
+            f"33 samples, usual defocus of each telescope. The true illuminations: {shapes}. The fit has "
+            "the telescope's usual illumination: with width, gains and baselines free alone (as in the "
+            "file), or with all that is free by default.",
             table(head, rows),
-            f"Targets, over all {total}: rms error at most {TARGET:g} of that with the illumination of the file, and "
-            f"within {TARGET_BARS:g} error bars. {'Met' if good else 'Missed'}: {found['ratio']:.2f} ± "
-            f"{found['ratio_error']:.2f}. {'Met' if honest else 'Missed'}: {found['bars']:.2f} error bars.",
+            f"Targets, over all {total}: rms error at most {TARGET:g} of that with the illumination of the "
+            f"file, and within {TARGET_BARS:g} error bars. {'Met' if good else 'Missed'}: "
+            f"{found['ratio']:.2f} ± {found['ratio_error']:.2f}. {'Met' if honest else 'Missed'}: "
+            f"{found['bars']:.2f} error bars.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""What the studies of a model that bends share: options with its freedoms held, and what a fit has taken up."""
+"""Tools of the studies of a model that bends: options with its freedoms held, and what a fit has taken up."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ import numpy as np
 
 from ooftorch.observation import Observation
 from ooftorch.optics import zernike
+from ooftorch.optics.illumination.gaussian import find_width
 from ooftorch.optics.telescope import Telescope
 from ooftorch.result import FitResult
 
@@ -23,7 +24,8 @@ def find_widths(telescope: Telescope) -> tuple[str, ...]:
 
 
 def hold(telescope: Telescope, **fixed: float) -> dict:
-    """Options of the fit without the freedoms: a Gaussian likelihood, and all of the telescope as in its file."""
+    '""Options of the fit without the freedoms: a Gaussian likelihood, and all of the telescope as in its'
+    'file.""'
     nominal = {"dx": 0.0, "dy": 0.0, "x0": 0.0, "y0": 0.0, "dz_scale": 1.0}
     nominal |= dict.fromkeys(find_widths(telescope), 1.0)
     return {
@@ -76,9 +78,9 @@ def find_amplitude_order(result: FitResult) -> int:
     return max((zernike.order_of(k) for k in numbers if k is not None), default=0)
 
 
-def describe_taken(results: Sequence[FitResult], beam: float) -> str:
-    """Describe what fits of the same telescope, `beam` rad wide, took up, in words: significant parameters alone."""
-    found = []
+def describe_taken(results: Sequence[FitResult], telescope: Telescope) -> str:
+    """Describe what fits of the same telescope took up, in words: significant parameters alone."""
+    found, beam = [], results[0].wavelength / (2 * telescope.radius)
 
     def is_significant(names: Sequence[str], start: float = 0.0) -> bool:
         estimates = [r.parameters[name] for r in results for name in names]
@@ -89,7 +91,10 @@ def describe_taken(results: Sequence[FitResult], beam: float) -> str:
         return float(np.mean([r.parameters[name].value for r in results]))
 
     one = results[0].parameters
-    if "dz_scale" in one and is_significant(["dz_scale"], 1.0):
+    usual = telescope.illumination.taper_db
+    if "sigma" in one and usual is not None and is_significant(["sigma"], find_width(usual)):
+        found.append(f"taper {-10 / (math.log(10) * mean('sigma') ** 2):.1f} dB")
+    if is_significant(["dz_scale"], 1.0):
         found.append(f"dz times {mean('dz_scale'):.3f}")
     found += [
         f"{name} times {mean(name):.2f}"
@@ -103,7 +108,7 @@ def describe_taken(results: Sequence[FitResult], beam: float) -> str:
     if "x0" in one and is_significant(["x0", "y0"]):
         size = rms([math.hypot(r.parameters["x0"].value, r.parameters["y0"].value) for r in results])
         found.append(f"centre off by {size:.2g} R")
-    if one.get("dz") and is_significant(["dz"]):
+    if is_significant(["dz"]):
         found.append(f"focus {1e3 * mean('dz'):+.2g} mm")
     orders = [find_amplitude_order(r) for r in results]
     bent = [order for order in orders if order]

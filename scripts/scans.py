@@ -144,7 +144,9 @@ def study_clean(setup: SetUp, surfaces: int) -> dict:
         found = fit(setup, maps, options)
         ratio, ratio_error = compare(found["errors"], known["errors"])
         row[name] = {**found, "ratio": ratio, "ratio_error": ratio_error}
-        print(f"clean {setup.telescope}, {name}: {found['error']:.4f} rad, {ratio:.3f} times the fit that knows")
+        print(
+            f"clean {setup.telescope}, {name}: {found['error']:.4f} rad, {ratio:.3f} times the fit that knows"
+        )
     return row
 
 
@@ -212,17 +214,19 @@ def section(found: dict) -> str:
     worst = max(row["everything"]["ratio"] for row in found["clean"])
     return "\n\n".join(
         [
-            f"{found['surfaces']} random surfaces of {RMS:g} rad rms in each row, order {ALMA.order} on ALMA at "
-            f"3 mm (S/N {ALMA.snr:g} in a sample), order {EFFELSBERG.order} on Effelsberg at 9.37 mm (S/N "
-            f"{EFFELSBERG.snr:g}, dz 0 and ±22 mm); maps of 33 x 33 samples, row by row. Each error, rms over the "
-            "surfaces, is compared with that of the same fit on maps of the same surfaces with the same white "
-            "noise alone. Pulls: rms of (fit - truth) over the error bar, of all coefficients. Scan terms: rms of "
-            f"what the lines were found to add, over the highest peak. Fewer surfaces ({FEW}) for the other likelihoods.",
+            f"{found['surfaces']} random surfaces of {RMS:g} rad rms in each row, order {ALMA.order} on "
+            f"ALMA at 3 mm (S/N {ALMA.snr:g} in a sample), order {EFFELSBERG.order} on Effelsberg at 9.37 "
+            f"mm (S/N {EFFELSBERG.snr:g}, dz 0 and ±22 mm); maps of 33 x 33 samples, row by row. Each "
+            "error, rms over the surfaces, is compared with that of the same fit on maps of the same "
+            "surfaces with the same white noise alone. Pulls: rms of (fit - truth) over the error bar, of "
+            "all coefficients. Scan terms: rms of what the lines were found to add, over the highest "
+            f"peak. Fewer surfaces ({FEW}) for the other likelihoods.",
             table(head, rows),
             "\n".join(judge(case) for case in found["cases"]),
-            "What the freedoms cost where nothing is wrong: white noise alone, fitted with every freedom there is "
-            "(amplitude free to order 8, terms of all kinds for scan lines, Student's t, pointing of each map, "
-            "centre, legs, scale of dz), against a Gaussian fit with all of these held at the truth.",
+            "What the freedoms cost where nothing is wrong: white noise alone, fitted with every freedom "
+            "there is (amplitude free to order 8, terms of all kinds for scan lines, Student's t, "
+            "pointing of each map, centre, legs, scale of dz), against a Gaussian fit with all of these "
+            "held at the truth.",
             table(clean_head, clean_rows),
             f"Target: at most {CLEAN_TARGET:g} times. {'Met' if worst <= CLEAN_TARGET else 'Missed'}: "
             f"{worst:.3f} at most.",
