@@ -344,7 +344,7 @@ WAYS = (
     Way(
         "shaped illumination, flat to",
         "R",
-        (0.95, 0.9, 0.8),
+        (0.8, 0.9, 0.95),
         lambda s, size: Truth(illumination=make_shaped(size)),
     ),
     Way(
