@@ -1,6 +1,6 @@
 """Illuminations that the fit does not have: shaped, blocked off axis, elliptical; writes scripts/results/.
 
-python scripts/amplitudes.py            everything, some two minutes on two cores
+python scripts/amplitudes.py            everything, a minute on two cores
 python scripts/amplitudes.py --quick    one observation of each, to see that it runs; writes nothing
 
 The maps are made with illuminations written here, and fitted with the telescope's usual one: as it is, and

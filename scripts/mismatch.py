@@ -326,7 +326,8 @@ def section(found: dict) -> str:
         "\n".join(lessons(found["cases"])),
         f"Target: no row by default is off by more than {TARGET:g} error bars, but for what the data "
         "cannot tell. "
-        f"{'Missed' if unexplained else 'Met'}" + (f" in {len(unexplained)} rows." if unexplained else "."),
+        f"{'Missed' if unexplained else 'Met'}"
+        + (f" in {len(unexplained)} row{'s' * (len(unexplained) > 1)}." if unexplained else "."),
         "\n".join(explain(c) for c in harmful),
         f'Does anything warn? Of {len(harmful)} such rows {len(silent)} get the verdict "good" on every '
         "surface.",

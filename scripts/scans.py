@@ -1,6 +1,6 @@
 """Errors of scans: what drifts of level, pointing and gain leave once scan lines have terms of their own.
 
-python scripts/scans.py            everything, some ten minutes on two cores
+python scripts/scans.py            everything, some twenty minutes on two cores
 python scripts/scans.py --quick    two surfaces of each, to see that it runs; writes nothing
 
 Every spoilt map is compared with one that has the same white noise and nothing else. The last rows are maps

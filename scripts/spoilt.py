@@ -1,6 +1,6 @@
 """Maps spoilt in many ways, and good ones: how many surfaces are recovered; writes scripts/results/.
 
-python scripts/spoilt.py            everything, some fifteen minutes on two cores
+python scripts/spoilt.py            everything, some twenty-five minutes on two cores
 python scripts/spoilt.py --tune     a smaller set, of other telescopes, surfaces and seeds; writes nothing
 python scripts/spoilt.py --quick    a few observations, to see that it runs; writes nothing
 

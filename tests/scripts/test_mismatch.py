@@ -121,7 +121,7 @@ def test_section(mismatch, found):
         if mismatch.named(case) == "taper: 3 dB (by default)":
             case["bars"] = 2.5
     worse = mismatch.section(stored)
-    assert "Missed in 1 rows." in worse
+    assert "Missed in 1 row." in worse
     assert "- taper: 3 dB (by default): 2.5 error bars; taken up in part only." in worse
 
 
