@@ -2,18 +2,21 @@
 
 Effelsberg at 9.37 mm (32 GHz), maps at dz -22, 0 and +22 mm of 33 x 33 samples out to 6 beams, white noise
 of a sample 1/300 of the peak. Every simulation has a fresh surface of order 5, 0.5 to 1 rad rms, a pointing
-error, and gains and taper drawn from the priors of the fit: a prior is part of the objective, and error bars
-are right on average over the prior. Fit and simulation have the same aperture raster, so that only the noise
-matters.
+error, and gains, taper, centre, pointing of the maps, scale of dz and widths of the legs drawn from the
+priors of the fit: a prior is part of the objective, and error bars are right on average over the prior. Fit
+and simulation have the same aperture raster, so that only the noise matters.
 
 The ratio is the rms of (fit - truth)/(error of that fit). The negative control is fitted with errors in the
-file that are half of the true ones. Further cases have the Cauchy likelihood, on normal and on Cauchy noise,
-and four times the samples with half the S/N.
+file that are half of the true ones. In both the fit takes up nothing by evidence. Further cases have the
+default options, also with an illumination that bends; and the Cauchy likelihood, on normal and on Cauchy
+noise, and on four times the samples with half the S/N.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from freedoms import DEFAULT
 from matplotlib.figure import Figure
 from results_page import run, table
 
@@ -22,6 +25,7 @@ from ooftorch.observation import Observation
 from ooftorch.optics import zernike
 from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.optics.instrument import Instrument
+from ooftorch.optics.parameters import Layout
 from ooftorch.optics.parts import declare_layout
 from ooftorch.result import FitResult
 from ooftorch.simulation import surfaces as surface
@@ -36,7 +40,12 @@ LOST = 0.5
 # Fits whose results are held at one time.
 CHUNK = 200
 RIGHT, HALVED = "errors as they are", "errors halved"
+DEFAULTS, BENT = "default options", "default options, bent illumination"
 CAUCHY, CAUCHY_NOISE = "Cauchy likelihood", "Cauchy likelihood and noise"
+PLAIN: Mapping = {"likelihood": "gaussian", "nuisance": "none", "amplitude_order": 0}
+OPTIONS = {RIGHT: PLAIN, HALVED: PLAIN, DEFAULTS: DEFAULT, BENT: DEFAULT}
+# Highest order of the Zernikes that bend the illumination.
+BENT_ORDER = 4
 
 
 def passes(ratios: list[float]) -> bool:
@@ -45,7 +54,7 @@ def passes(ratios: list[float]) -> bool:
 
 
 class Telescope:
-    """A simulated telescope whose surface, pointing, gains and taper are drawn anew for every seed.
+    """A simulated telescope whose surface and other parameters are drawn anew for every seed.
 
     Parameters
     ----------
@@ -62,35 +71,38 @@ class Telescope:
         self.n, self.snr = n, snr
         self._noisy = ooftorch.Simulator("effelsberg", noise=ooftorch.Noise(snr=snr), **setup)
         self._quiet = ooftorch.Simulator("effelsberg", **setup)
-        sim = self._quiet
-        self._layout = declare_layout(
+        self._layouts = {case: self._declare(BENT_ORDER if case == BENT else 0) for case in (RIGHT, BENT)}
+
+    def _declare(self, amplitude_order: int) -> Layout:
+        """Parameters, with terms of the amplitude up to an order."""
+        sim, basis = self._quiet, ZernikeBasis(ORDER)
+        return declare_layout(
             Instrument(
                 sim.telescope,
                 WAVELENGTH,
                 sim.receiver,
                 sim.illumination,
-                ZernikeBasis(ORDER),
+                basis,
                 len(DZ),
                 sim.peak,
+                amplitude_order,
             )
         )
 
-    def values(self, seed: int) -> dict[str, float]:
+    def values(self, seed: int, case: str = RIGHT) -> dict[str, float]:
         """Surface and pointing, and the other parameters drawn from their priors."""
-        rng = np.random.default_rng([seed, 1])
-        rows, _ = self._layout.prior()
+        rng, layout = np.random.default_rng([seed, 1]), self._layouts[BENT if case == BENT else RIGHT]
+        rows, _ = layout.prior()
         # Draw from the covariance of the priors; parameters without a prior keep their start values.
-        u = self._layout.coordinates() + np.linalg.pinv(rows) @ rng.normal(size=len(rows))
+        u = layout.coordinates() + np.linalg.pinv(rows) @ rng.normal(size=len(rows))
         z = surface.random(ORDER, rng.uniform(0.5, 1.0), seed=seed)
-        return (
-            self._layout.values(u) | z | dict(zip(("z1", "z2"), rng.normal(scale=0.3, size=2), strict=True))
-        )
+        return layout.values(u) | z | dict(zip(("z1", "z2"), rng.normal(scale=0.3, size=2), strict=True))
 
     def observe(self, case: str, seed: int) -> Observation:
         """Observation number `seed` of a case."""
         if case == CAUCHY_NOISE:
             return with_cauchy_noise(self._quiet.observe(self.values(seed)), self.snr, seed)
-        observation = self._noisy.observe(self.values(seed), seed=seed)
+        observation = self._noisy.observe(self.values(seed, case), seed=seed)
         if case != HALVED:
             return observation
         return replace(observation, maps=tuple(replace(m, sigma=0.5 * m.sigma) for m in observation.maps))
@@ -126,8 +138,8 @@ def study(telescope: Telescope, case: str, n_fits: int) -> dict:
     for first in range(0, n_fits, CHUNK):
         seeds = range(first, min(first + CHUNK, n_fits))
         observations = [telescope.observe(case, seed) for seed in seeds]
-        likelihood = "cauchy" if case in (CAUCHY, CAUCHY_NOISE) else "gaussian"
-        results = ooftorch.fit_many(observations, order=ORDER, likelihood=likelihood, n=telescope.n)
+        options = OPTIONS.get(case, {"likelihood": "cauchy"})
+        results = ooftorch.fit_many(observations, order=ORDER, n=telescope.n, **options)
         for observation, result in zip(observations, results, strict=True):
             converged += result.converged
             if observation.truth.rms_error(result.coefficients) > LOST:
@@ -163,11 +175,24 @@ def study(telescope: Telescope, case: str, n_fits: int) -> dict:
 def measure(quick: bool) -> dict:
     if quick:
         telescope = Telescope(0.75, 300.0, 64)
-        return {"cases": [study(telescope, case, n) for case, n in ((RIGHT, 80), (HALVED, 24), (CAUCHY, 8))]}
+        numbers = {RIGHT: 80, HALVED: 24, DEFAULTS: 40, CAUCHY: 8}
+        return {"cases": [study(telescope, case, n) for case, n in numbers.items()]}
     telescope, denser = Telescope(0.375, 300.0, 128), Telescope(0.1875, 150.0, 128)
     cases = [study(telescope, RIGHT, 4000), study(telescope, HALVED, 500)]
+    cases += [study(telescope, DEFAULTS, 1000), study(telescope, BENT, 400)]
     cases += [study(telescope, case, 400) for case in (CAUCHY, CAUCHY_NOISE)]
     return {"cases": cases + [study(denser, case, 200) for case in (CAUCHY, CAUCHY_NOISE)]}
+
+
+def judge_default(case: dict) -> str:
+    """What the error bars of the default options are worth."""
+    ratios = list(case["ratios"].values())
+    return (
+        f"With the {case['case']} the ratios lie between {min(ratios):.3f} and {max(ratios):.3f}, each "
+        f"known to {case['ratio_error']:.3f}, and joint is {case['joint']:.3f} +- "
+        f"{case['joint_error']:.3f}; {case['converged']} of {case['fits']} converged, {case['lost']} were "
+        "lost."
+    )
 
 
 def section(found: dict) -> str:
@@ -190,16 +215,19 @@ def section(found: dict) -> str:
         )
     head = ["case", "samples, S/N", "fits", "lost", "mean ratio", "ratios", "error of one", "joint"]
     head += ["reduced chi-square", "all within 5 %"]
-    right, control, *cauchy = found["cases"]
+    right, control, *others = found["cases"]
+    defaults = [c for c in others if c["case"] in (DEFAULTS, BENT)]
+    cauchy = [c for c in others if c["case"] in (CAUCHY, CAUCHY_NOISE)]
     ratios = right["ratios"]
     worst = max(ratios, key=lambda name: abs(ratios[name] - 1))
     side = round(right["samples"] ** 0.5)
     parts = [
         f"{right['fits']} fits of Effelsberg at 9.37 mm: dz -22, 0 and +22 mm, {side} x {side} samples out "
         f"to 6 beams, S/N {right['snr']:.0f} in a sample. Each has a surface of its own (order 5, 0.5 to 1 "
-        "rad rms), and gains and taper drawn from their priors. The ratio is the rms of (fit - truth) over "
-        "the error bar of that fit; joint is the mean of d C^-1 d over the 20 coefficients, divided by 20, C "
-        "being the covariance that the fit claims. Both are 1 where the error bars are right. Fit and "
+        "rad rms), and gains, taper, centre of the illumination, pointing of each map, scale of dz and "
+        "widths of the legs drawn from their priors. The ratio is the rms of (fit - truth) over the error "
+        "bar of that fit; joint is the mean of d C^-1 d over the 20 coefficients, divided by 20, C being "
+        "the covariance that the fit claims. Both are 1 where the error bars are right. Fit and "
         "simulation share their aperture raster here: the question is what noise does.",
         f"Target: 1.00 +- 0.05 for each of z1 to z20. {'Met' if right['passes'] else 'Missed'}: the ratios "
         f"lie between {min(ratios.values()):.3f} and {max(ratios.values()):.3f} (the farthest off: {worst}), "
@@ -212,6 +240,7 @@ def section(found: dict) -> str:
         f'"Lost" is a fit that ends more than {LOST} rad rms from the truth; the other columns are of the '
         "rest.",
     ]
+    parts += [judge_default(c) for c in defaults]
     if len(cauchy) == 4:
         normal, own, normal_4, own_4 = (c["joint"] for c in cauchy)
         lost = cauchy[1]
@@ -229,8 +258,8 @@ def section(found: dict) -> str:
 
 
 def picture(found: dict) -> Figure:
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure = Figure(figsize=(13.0, 3.8), layout="constrained")
+    panels = figure.subplots(1, 3)
     for axes, case in zip(panels, found["cases"], strict=False):
         k = np.arange(1, len(NAMES) + 1)
         ratios = np.array(list(case["ratios"].values()))

@@ -61,6 +61,7 @@ def run(
     measure: Callable[[bool], dict],
     section: Callable[[dict], str],
     picture: Callable[[dict], Figure],
+    tune: Callable[[], dict] | None = None,
 ) -> None:
     """Command line of a study: measure, print, and write RESULTS/name.json, name.png and its section.
 
@@ -70,24 +71,29 @@ def run(
         Gets whether a short form is wanted; returns what was found, as JSON has it.
     section, picture : callable
         Of what was found: the text for the page, and the picture.
+    tune : callable, optional
+        Measures on other data, for whoever changes the fit; returns what `measure` does.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a short form; write nothing")
     parser.add_argument("--again", action="store_true", help="only text and picture of the last run")
+    if tune is not None:
+        parser.add_argument("--tune", action="store_true", help="other data, to tune on; write nothing")
     options = parser.parse_args()
+    is_tuning = tune is not None and options.tune
     target = RESULTS / f"{name}.json"
     if options.again:
         found = json.loads(target.read_text())
     else:
         begin = time.perf_counter()
-        found = measure(options.quick)
+        found = tune() if is_tuning else measure(options.quick)
         found = {**found, "seconds": time.perf_counter() - begin, "machine": machine()}
     text = (
         f"{section(found)}\n\n`python scripts/{name}.py`: {found['seconds']:.0f} s on "
         f"{machine_text(found['machine'])}.\n\n![{name}]({name}.png)"
     )
     print(text)
-    if options.quick:
+    if options.quick or is_tuning:
         return
     target.write_text(json.dumps(found, indent=1) + "\n")
     picture(found).savefig(RESULTS / f"{name}.png", dpi=120)

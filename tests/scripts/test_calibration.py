@@ -63,22 +63,54 @@ def test_one_coefficient_off_is_enough_to_fail(calibration):
 
 def test_nuisances_are_drawn_from_the_priors_of_the_fit(calibration):
     telescope = calibration.Telescope(0.75, 300.0, 64)
-    usual = find_width(-14.5)
     draws = [telescope.values(seed) for seed in range(400)]
-    gains = np.log([[v[f"gain_{i}"] for i in range(3)] for v in draws])
-    width = np.log([v["sigma"] for v in draws])
-    # Three gains about their mean have two degrees of freedom.
-    low, high = stats.chi2.interval(0.999, 2 * len(draws))
-    assert low < np.sum((gains - gains.mean(1, keepdims=True)) ** 2) / 0.03**2 < high
-    low, high = stats.chi2.interval(0.999, len(draws))
-    assert low < np.sum((width - np.log(usual)) ** 2) / 0.1**2 < high
-    # ... and so have three pointings, whose mean the tilts stand for.
-    quarter = 0.25 * calibration.WAVELENGTH / 100
-    dx = np.array([[v[f"dx_{i}"] for i in range(3)] for v in draws])
-    low, high = stats.chi2.interval(0.999, 2 * len(draws))
-    assert low < np.sum(dx**2) / quarter**2 < high
-    assert np.abs(dx.mean(1)).max() < 1e-3 * quarter
+
+    def check(total, width, dof):
+        low, high = stats.chi2.interval(0.999, dof)
+        assert low < total / width**2 < high
+
+    def spread(kind):
+        """Squares of three about their mean, which have two degrees of freedom."""
+        values = np.array([[v[f"{kind}_{i}"] for i in range(3)] for v in draws])
+        if kind == "gain":
+            values = np.log(values)
+        return np.sum((values - values.mean(1, keepdims=True)) ** 2)
+
+    beam = calibration.WAVELENGTH / 100
+    for kind, width in (("gain", 0.03), ("dx", 0.25 * beam), ("dy", 0.25 * beam)):
+        check(spread(kind), width, 2 * len(draws))
+    for name, centre, width in (
+        ("sigma", find_width(-14.5), 0.1),
+        ("legs", 1.0, 0.3),
+        ("shadow", 1.0, 0.3),
+        ("dz_scale", 1.0, 0.03),
+    ):
+        check(np.sum(np.log([v[name] / centre for v in draws]) ** 2), width, len(draws))
+    check(np.sum(np.square([v["x0"] for v in draws])), 0.05, len(draws))
+    # What the tilts and the surface stand for, and what is held.
+    assert max(abs(sum(v[f"dx_{i}"] for i in range(3))) for v in draws) < 0.01 * beam
     assert all(v["dz"] == v["rho"] == 0 for v in draws)
+    assert not any("a3" in v for v in draws)
+
+
+def test_the_illumination_bends_in_its_own_case_alone(calibration):
+    telescope = calibration.Telescope(0.75, 300.0, 64)
+    bent = [telescope.values(seed, calibration.BENT) for seed in range(400)]
+    for name, order in (("a3", 2), ("a14", 4)):
+        low, high = stats.chi2.interval(0.999, len(bent))
+        assert low < np.sum(np.square([v[name] for v in bent])) / (0.5 / order) ** 2 < high
+    assert "a15" not in bent[0]
+    observation = telescope.observe(calibration.BENT, 1)
+    assert observation.truth.parameters["a3"].value == bent[1]["a3"]
+    assert "a3" not in telescope.observe(calibration.DEFAULTS, 1).truth.parameters
+
+
+def test_the_default_options_claim_what_they_scatter(calibration, found):
+    case = found["cases"][2]
+    assert case["case"] == calibration.DEFAULTS
+    assert case["lost"] == 0
+    # Few fits, and error bars from the residuals: the margin of four standard errors, and a tenth.
+    assert abs(case["joint"] - 1) < 4 * case["joint_error"] + 0.1
 
 
 def test_section(calibration, found):
@@ -89,8 +121,8 @@ def test_section(calibration, found):
 
 def test_the_picture_has_every_ratio_with_its_error(calibration, found):
     panels = calibration.picture(found).axes
-    # The errors as they are, and the control.
-    for axes, case in zip(panels, found["cases"][:2], strict=True):
+    # The errors as they are, the control, and the default options.
+    for axes, case in zip(panels, found["cases"][:3], strict=True):
         assert axes.get_title() == f"{case['case']}: {case['fits']} fits"
         (bars,) = axes.containers
         k, ratios = points(bars.lines[0])
