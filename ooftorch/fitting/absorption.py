@@ -112,8 +112,8 @@ class Absorption:
         templates, weights = (torch.stack([getattr(a, name) for a in one_by_one]) for name in ("templates", "weights"))
         return cls(one_by_one[0].lines, templates, weights)
 
-    def select(self, rows: Tensor) -> "Absorption":
-        """Return that of the observations with these numbers (int Tensor)."""
+    def select(self, rows: Tensor | int) -> "Absorption":
+        """Return that of the observations with these numbers; of one, without the first dimension."""
         selected = object.__new__(Absorption)
         for name, value in vars(self).items():
             object.__setattr__(selected, name, value if name == "lines" else value[rows])

@@ -17,9 +17,11 @@ from ooftorch.optics.parameters import Parameter
 
 __all__ = ["LIKELIHOODS", "Cauchy", "Gaussian", "Likelihood", "Student", "choose"]
 
-# Degrees of freedom of Student's t: centre of its normal prior, and standard deviation of the logarithm. Wide,
-# and there only because maps without outliers do not tell 30 from 300.
-_DEGREES_START, _DEGREES_PRIOR = 8.0, 2.0
+# Degrees of freedom of Student's t above the one of Cauchy: centre of the normal prior on their logarithm, and its
+# standard deviation. Wide, and there only because maps without outliers do not tell 30 from 300.
+_EXCESS_START, _EXCESS_PRIOR = 8.0, 2.0
+# Degrees of freedom above one at which a search is made: almost Cauchy's likelihood.
+_SEARCH_EXCESS = 0.01
 # Newton steps of an estimate of scale and degrees of freedom from residuals.
 _ESTIMATE_STEPS = 30
 
@@ -153,45 +155,50 @@ class Cauchy(Likelihood):
 class Student(Likelihood):
     """Student's t: Cauchy's likelihood at one degree of freedom, the Gaussian one at very many.
 
-    Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, 881. The degrees of freedom
-    are fitted with the surface. A search starts at one, where outliers matter least.
+    Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, 881. The degrees of
+    freedom are fitted with the surface: the parameter `excess_degrees` is what they have above one. With fewer
+    than one the likelihood has no bound where many residuals are equal, as of power recorded in coarse steps.
 
     Parameters
     ----------
-    degrees : Tensor, (..., 1), or float
-        Degrees of freedom.
+    excess : Tensor, (..., 1), or float
+        Degrees of freedom above one.
     """
 
     name = "student"
     robust, initial_widening = True, 10.0
-    search_values = MappingProxyType({"degrees": 1.0})
+    search_values = MappingProxyType({"excess_degrees": _SEARCH_EXCESS})
 
-    def __init__(self, degrees: Tensor | float = 1.0) -> None:
-        self._degrees = torch.as_tensor(degrees, dtype=torch.float64)
+    def __init__(self, excess: Tensor | float = 0.0) -> None:
+        self._excess = torch.as_tensor(excess, dtype=torch.float64)
+        self._degrees = 1 + self._excess
 
     def declare(self) -> Sequence[Parameter]:  # noqa: D102
-        return [Parameter("degrees", "", _DEGREES_START, free=True, log=True, prior=_DEGREES_PRIOR)]
+        return [Parameter("excess_degrees", "", _EXCESS_START, free=True, log=True, prior=_EXCESS_PRIOR)]
 
     def at(self, values: Tensor) -> "Student":  # noqa: D102
         return Student(values)
 
     @property
+    def degrees(self) -> Tensor:
+        """Degrees of freedom, (...)."""
+        return self._degrees[..., 0] if self._degrees.dim() else self._degrees
+
+    @property
     def mean_information(self) -> Tensor:  # type: ignore[override]
         """Fisher information of one sample on its mean, (...)."""
-        d = self._degrees[..., 0] if self._degrees.dim() else self._degrees
-        return (d + 1) / (d + 3)
+        return (self.degrees + 1) / (self.degrees + 3)
 
     @property
     def scale_information(self) -> Tensor:  # type: ignore[override]
         """Fisher information of one sample on the logarithm of the scale, (...)."""
-        d = self._degrees[..., 0] if self._degrees.dim() else self._degrees
-        return 2 * d / (d + 3)
+        return 2 * self.degrees / (self.degrees + 3)
 
     def log_parameter_information(self) -> tuple[Tensor, Tensor]:  # noqa: D102
-        d = self._degrees[..., 0]
+        d, excess = self._degrees[..., 0], self._excess[..., 0]
         own = 0.25 * (torch.special.polygamma(1, d / 2) - torch.special.polygamma(1, (d + 1) / 2))
         own = own - (d + 5) / (2 * d * (d + 1) * (d + 3))
-        return d.square() * own, -2 * d / ((d + 1) * (d + 3))
+        return excess.square() * own, -2 * excess / ((d + 1) * (d + 3))
 
     def _normalisation(self) -> Tensor:
         d = self._degrees
@@ -218,8 +225,8 @@ class Student(Likelihood):
 
     def log_parameter_score(self, r: Tensor) -> Tensor:  # noqa: D102
         d, s = self._degrees, r.square()
-        own = 1 + d * (torch.digamma(d / 2) - torch.digamma((d + 1) / 2))
-        return 0.5 * (d * torch.log1p(s / d) - (d + 1) * s / (d + s) + own)
+        own = 1 / d + torch.digamma(d / 2) - torch.digamma((d + 1) / 2)
+        return 0.5 * self._excess * (torch.log1p(s / d) - (d + 1) * s / (d * (d + s)) + own)
 
     def estimate_scale(self, r: Tensor) -> float:  # noqa: D102
         return Cauchy().estimate_scale(r)
@@ -227,25 +234,25 @@ class Student(Likelihood):
     def estimate(self, r: Tensor) -> tuple[float, tuple[float, ...]]:
         """Estimate scale and degrees of freedom of residuals r (n,) by maximum likelihood, with the prior."""
         log_scale = math.log(max(self.estimate_scale(r), 1e-300))
-        log_degrees, n = 1.0, r.numel()
+        log_excess, n = 0.0, r.numel()
         for _ in range(_ESTIMATE_STEPS):
             # Scoring: Newton steps with the expected information in place of the Hessian.
-            law = Student(torch.full((1,), math.exp(log_degrees), dtype=r.dtype, device=r.device))
+            law = Student(torch.full((1,), math.exp(log_excess), dtype=r.dtype, device=r.device))
             scaled = r * math.exp(-log_scale)
             by_scale = float(1 - (scaled * law.score(scaled)).mean())
-            by_degrees = float(law.log_parameter_score(scaled).mean())
-            by_degrees += (log_degrees - math.log(_DEGREES_START)) / _DEGREES_PRIOR**2 / n
+            by_excess = float(law.log_parameter_score(scaled).mean())
+            by_excess += (log_excess - math.log(_EXCESS_START)) / _EXCESS_PRIOR**2 / n
             own, cross = (float(t) for t in law.log_parameter_information())
-            own += 1 / _DEGREES_PRIOR**2 / n
+            own += 1 / _EXCESS_PRIOR**2 / n
             scale = float(law.scale_information)
             determinant = scale * own - cross**2
-            step_scale = (own * by_scale - cross * by_degrees) / determinant
-            step_degrees = (scale * by_degrees - cross * by_scale) / determinant
+            step_scale = (own * by_scale - cross * by_excess) / determinant
+            step_excess = (scale * by_excess - cross * by_scale) / determinant
             log_scale -= min(max(step_scale, -1.0), 1.0)
-            log_degrees -= min(max(step_degrees, -1.0), 1.0)
-            if max(abs(step_scale), abs(step_degrees)) * math.sqrt(n) < 0.1:
+            log_excess -= min(max(step_excess, -1.0), 1.0)
+            if max(abs(step_scale) * math.sqrt(n), abs(step_excess)) < 0.1:
                 break
-        return math.exp(log_scale), (math.exp(log_degrees),)
+        return math.exp(log_scale), (math.exp(log_excess),)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "cauchy": Cauchy, "student": Student}

@@ -206,19 +206,29 @@ def _find_terms(setup: Setup, posterior: Posterior, fits: list[Refined], group: 
     """Find the terms of scan lines of each fit of a group, whose posterior this is."""
     u = _join([fits[i] for i in group])[1].coordinates
     templates = build_templates(posterior, u, setup.terms)
-    values = posterior.model.parts.units.values(u)
-    n_valid, fit_scale = posterior.whitening.n_valid.tolist(), posterior.layout["noise"].free
+    values, n_maps = posterior.model.parts.units.values(u), len(fits[group[0]].widths)
+    before, samples = posterior.absorption, posterior.samples
     return [
-        find_terms(templates.select(row), posterior.law(values[row]), fits[i].widths, n_valid[row], fit_scale)
-        for row, i in enumerate(group)
+        find_terms(
+            templates.select(row),
+            posterior.law(values[row]),
+            None if before is None else before.select(row),
+            n_maps,
+            samples.valid[row],
+            posterior.layout["noise"].free,
+        )
+        for row in range(len(group))
     ]
 
 
 def _adopt(setup: Setup, fit: Refined, terms: Found) -> Refined:
     """Return the fit with the widths of these terms, and the scale of the noise that they leave."""
-    coordinates = fit.minimum.coordinates.clone()
+    coordinates, layout = fit.minimum.coordinates.clone(), fit.layout
     # The coordinate is a logarithm.
-    coordinates[:, setup.layout.index("noise")] += math.log(terms.rescaling)
+    coordinates[:, layout.index("noise")] += math.log(terms.rescaling)
+    for p, value in zip(setup.levels.likelihood.declare(), terms.shape, strict=True):
+        if layout[p.name].free:
+            coordinates[:, layout.index(p.name)] = layout[p.name].coordinate(value)
     return replace(fit, widths=terms.widths, minimum=fit.minimum._replace(coordinates=coordinates))
 
 

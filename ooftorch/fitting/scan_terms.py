@@ -57,6 +57,8 @@ _SIGNIFICANT = 3.0
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
 _ITERATIONS, _TOLERANCE = 100, 1e-2
+# Residuals beyond this, in scales of the noise, count no more in the rms that equal weights begin with.
+_FARTHEST = 30.0
 # Most rounds of widths and scale of the noise, and the relative change of the scale that ends them.
 _ROUNDS, _SAME_SCALE = 8, 0.01
 
@@ -107,6 +109,10 @@ class Templates(NamedTuple):
     def select(self, row: int) -> "Templates":
         """Return those of one of b observations."""
         return Templates(self.lines, self.terms, self.values[row], self.residuals[row], self.weights[row])
+
+    def rescale(self, factor: float) -> "Templates":
+        """Return those for a scale of the noise that is larger by this factor."""
+        return self._replace(values=self.values / factor, residuals=self.residuals / factor)
 
     def absorb(self, widths: Tensor) -> Absorption:
         """Return the operator that takes the terms out, for widths ([b,] n_maps, n_terms) of their priors."""
@@ -210,7 +216,7 @@ class _Evidence:
 
 
 class Found(NamedTuple):
-    """Terms of one observation.
+    """Terms of one observation, and the noise that they leave.
 
     Attributes
     ----------
@@ -220,60 +226,97 @@ class Found(NamedTuple):
         Takes the terms out.
     rescaling : float
         New scale of the noise over the one of the templates.
+    shape : tuple of float
+        The likelihood's own parameters.
     gain : float
-        Evidence over that of the widths so far, natural units.
+        How much lower the objective is than with the terms so far, natural units.
     """
 
     widths: Tensor
     absorption: Absorption
     rescaling: float
+    shape: tuple[float, ...]
     gain: float
 
 
-def find_terms(templates: Templates, law: Likelihood, before: Tensor, n_valid: int, fit_scale: bool) -> Found:
-    """Find the widths of the terms of one observation, and the scale of the noise that they leave.
+def find_terms(
+    templates: Templates, law: Likelihood, before: Absorption | None, n_maps: int, valid: Tensor, fit_scale: bool
+) -> Found | None:
+    """Find the terms of one observation, and the noise that they leave, the model being fixed.
 
-    Terms that do not gain evidence enough, over all maps, are left out.
+    Tried from the weights that the samples have so far; and from equal ones, because samples that a term would
+    explain may so far have been taken for outliers.
 
     Parameters
     ----------
     templates : Templates
         Of one observation.
     law : Likelihood
-    before : Tensor, (n_maps, n_terms)
-        The widths so far.
-    n_valid : int
-        Number of valid samples.
+    before : Absorption or None
+        What takes out the terms found so far.
+    n_maps : int
+    valid : bool Tensor, (n,)
+        Which samples were observed.
     fit_scale : bool
-        Whether the scale of the noise is to be found as well.
+        Whether the scale of the noise is free.
 
     Returns
     -------
-    Found
+    Found or None
+        None if there were no terms, and none are asked for.
     """
-    rescaling, gain = 1.0, 0.0
-    for i in range(_ROUNDS):
-        evidence = _Evidence(templates, len(before))
-        widths = _choose_widths(evidence)
-        if i == 0:
-            gain = evidence.solve(widths)[0] - evidence.solve(before)[0]
+    starts = [(templates, 1.0)]
+    if law.robust and fit_scale:
+        rms = float(templates.residuals[valid].square().clamp(max=_FARTHEST**2).mean().sqrt())
+        starts.append((templates.rescale(rms)._replace(weights=torch.ones_like(templates.weights)), rms))
+    so_far = None
+    best = None
+    for start, scale in starts:
+        widths, absorption, rescaling = _iterate(start, law, n_maps, int(valid.sum()), fit_scale)
+        if before is None and not bool((widths > 0).any()):
+            continue
+        rescaling *= scale
+        residuals = templates.residuals / rescaling
+        rest, _ = absorption.remove(residuals)
+        shape = law.estimate(rest[valid])[1]
+        objective = _evaluate(residuals, law.at(rest.new_tensor(shape)), absorption, rescaling, valid)
+        if so_far is None:
+            so_far = _evaluate(templates.residuals, law, before, 1.0, valid)
+        if best is None or so_far - objective > best.gain:
+            best = Found(widths, absorption, rescaling, shape, so_far - objective)
+    return best
+
+
+def _iterate(
+    templates: Templates, law: Likelihood, n_maps: int, n_valid: int, fit_scale: bool
+) -> tuple[Tensor, Absorption, float]:
+    """Find widths, what takes the terms out, and the new scale of the noise, in turn until they agree."""
+    rescaling = 1.0
+    for _ in range(_ROUNDS):
+        widths = _choose_widths(_Evidence(templates, n_maps))
         absorption = templates.absorb(widths)
         rest, amplitudes = absorption.remove(templates.residuals)
-        weights = law.weight(rest)
-        if not fit_scale:
-            break
         # Where the derivative of the objective by the scale is zero, for these weights.
-        squares = float((weights * rest.square()).sum() + amplitudes.square().sum())
-        change = math.sqrt(squares / n_valid)
+        squares = float((law.weight(rest) * rest.square()).sum() + amplitudes.square().sum())
+        change = math.sqrt(squares / n_valid) if fit_scale else 1.0
+        rescaling *= change
+        templates = templates.rescale(change)
+        templates = templates._replace(weights=templates.lines.gather(law.weight(rest / change)))
         if abs(change - 1) < _SAME_SCALE:
             break
-        rescaling *= change
-        templates = templates._replace(
-            values=templates.values / change,
-            residuals=templates.residuals / change,
-            weights=templates.lines.gather(law.weight(rest / change)),
-        )
-    return Found(widths, templates.absorb(widths), rescaling, gain)
+    return widths, templates.absorb(widths), rescaling
+
+
+def _evaluate(
+    residuals: Tensor, law: Likelihood, absorption: Absorption | None, scale: float, valid: Tensor
+) -> float:
+    """Negative log-likelihood of whitened residuals, for this scale of the noise over that of the data."""
+    cost, rest = 0.0, residuals
+    if absorption is not None:
+        rest, amplitudes = absorption.remove(residuals)
+        cost = float(0.5 * amplitudes.square().sum() + absorption.log_determinant)
+    rest = rest[valid]
+    return cost + float(law.per_sample(rest).sum()) + len(rest) * math.log(scale)
 
 
 def _choose_widths(evidence: _Evidence) -> Tensor:

@@ -122,7 +122,7 @@ def widen(
     if not layout["noise"].free or not likelihood.robust:
         return starts, numbers, [False] * len(numbers)
     of_each = _find_residuals(levels, levels.coarse, rows[numbers], minima.coordinates)
-    tails = [Student().estimate(r)[1][0] < _FEW_DEGREES for r in of_each]
+    tails = [1 + Student().estimate(r)[1][0] < _FEW_DEGREES for r in of_each]
     long = {number for number, tail in zip(numbers.tolist(), tails, strict=True) if tail}
     kept = [i for i, number in enumerate(numbers.tolist()) if number not in long]
     moved = [i for i, number in enumerate(numbers.tolist()) if number in long]
