@@ -257,15 +257,20 @@ def _stack_metrics(fits: list[Refined]) -> Tensor | None:
 
 
 def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
-    """Find the terms of a group of fits in all samples."""
+    """Find the terms of a group of fits in all samples: anew, or with the latest templates."""
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].absorption for i in group])
     posterior = setup.levels.posterior(
         setup.levels.exact, layout, rows[group], minima.coordinates, absorption
     )
-    for i, terms in zip(group, _find_terms(setup, posterior, fits, group), strict=True):
-        if terms is not None:
-            fits[i] = replace(_adopt(setup, fits[i], terms), absorption=terms.absorption)
+    if absorption is None:
+        for i, terms in zip(group, _find_terms(setup, posterior, fits, group), strict=True):
+            if terms is not None:
+                fits[i] = replace(_adopt(setup, fits[i], terms), absorption=terms.absorption)
+        return
+    templates = build_templates(posterior, minima.coordinates, setup.terms)
+    for row, i in enumerate(group):
+        fits[i] = replace(fits[i], absorption=templates.select(row).absorb(fits[i].widths))
 
 
 def _polish(

@@ -56,11 +56,13 @@ _SIGNIFICANT = 3.0
 # Evidence that a term has to gain to be kept, natural units.
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
-_ITERATIONS, _TOLERANCE = 100, 1e-2
+_ITERATIONS, _TOLERANCE = 40, 0.03
+# Numbers that the residuals determine, below which a term of a map is as good as none.
+_LEAST_DETERMINED = 0.5
 # Residuals beyond this, in scales of the noise, count no more in the rms that equal weights begin with.
 _FARTHEST = 30.0
 # Most rounds of widths and scale of the noise, and the relative change of the scale that ends them.
-_ROUNDS, _SAME_SCALE = 8, 0.01
+_ROUNDS, _SAME_SCALE = 6, 0.01
 
 
 def choose_terms(nuisance: str | Iterable[str]) -> tuple[Term, ...]:
@@ -205,8 +207,8 @@ class _Evidence:
         for _ in range(_ITERATIONS):
             _, mean, variance = self.solve(widths)
             found = self._sum(mean.square())
-            determined = self._sum(1 - variance).clamp(min=1e-12)
-            new = torch.where(widths > 0, widths * torch.sqrt(found / determined), 0.0)
+            determined = self._sum(1 - variance)
+            new = torch.where(determined > _LEAST_DETERMINED, widths * torch.sqrt(found / determined), 0.0)
             new = torch.minimum(new, self._limits)
             change = (new / widths).nan_to_num(1.0).log().abs().amax()
             widths = new
@@ -291,9 +293,9 @@ def _iterate(
     templates: Templates, law: Likelihood, n_maps: int, n_valid: int, fit_scale: bool
 ) -> tuple[Tensor, Absorption, float]:
     """Find widths, what takes the terms out, and the new scale of the noise, in turn until they agree."""
-    rescaling = 1.0
+    rescaling, widths = 1.0, None
     for _ in range(_ROUNDS):
-        widths = _choose_widths(_Evidence(templates, n_maps))
+        widths = _choose_widths(_Evidence(templates, n_maps), widths)
         absorption = templates.absorb(widths)
         rest, amplitudes = absorption.remove(templates.residuals)
         # Where the derivative of the objective by the scale is zero, for these weights.
@@ -319,9 +321,11 @@ def _evaluate(
     return cost + float(law.per_sample(rest).sum()) + len(rest) * math.log(scale)
 
 
-def _choose_widths(evidence: _Evidence) -> Tensor:
+def _choose_widths(evidence: _Evidence, start: Tensor | None) -> Tensor:
     """Widths (n_maps, n_terms) that maximise the evidence, of the terms that gain enough."""
     widths = evidence.estimate()
+    if start is not None:
+        widths = torch.where(start > 0, start, widths)
     while bool((widths > 0).any()):
         widths, gain = evidence.maximise(widths)
         losses = []
