@@ -13,7 +13,7 @@ from ooftorch.units import half_path
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit"]
+__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"]
 
 
 class Estimate(NamedTuple):
@@ -95,6 +95,25 @@ class MapFit:
         return float(np.sqrt(np.nanmean(self.residual**2)) / self.peak)
 
 
+class ScanTerm(NamedTuple):
+    """Errors of single scan lines that a fit has integrated out.
+
+    Attributes
+    ----------
+    name : str
+        "level", "slope" (of the level, from the middle of a line to its end), "gain", "pointing" (each axis) or
+        "pointing_drift" (from the middle of a line to its end).
+    unit : str
+        "peak" (of the maps), "" (relative) or "beam" (wavelength over diameter).
+    rms : tuple of float
+        Rms over the lines of each map, in that unit; zero where the map has none.
+    """
+
+    name: str
+    unit: str
+    rms: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Aperture:
     """The field across the dish.
@@ -167,6 +186,10 @@ class FitResult:
         Rms half-path error, metres, that a good solution for this telescope stays below; None if not known.
     truth : Truth or None
         True values of simulated maps.
+    amplitude_order : int
+        Highest order of the Zernikes by which the illumination departs from its model; 0 for none.
+    scan_terms : tuple of ScanTerm
+        Errors of scan lines that were found and integrated out.
     focus : ndarray, (n_terms,), or None
         Coefficients of the phase that a focus offset makes, radians per metre of dz, as near as the basis
         comes to it over the disc that `phase_rms` is of. None in files of layouts 1 and 2.
@@ -200,6 +223,8 @@ class FitResult:
     stop_radius: float | None = None
     good_surface_rms: float | None = None
     truth: "Truth | None" = field(default=None, repr=False)
+    amplitude_order: int = 0
+    scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
 
     @property

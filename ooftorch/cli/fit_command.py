@@ -27,7 +27,10 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
 @click.option("--telescope", metavar="NAME|FILE.toml", help="Telescope; by default the one named in OBS.")
 @click.option("--order", default=5, show_default=True, help="Highest Zernike order.")
 @click.option(
-    "--likelihood", default="gaussian", show_default=True, help="gaussian, or cauchy for data with outliers."
+    "--likelihood",
+    default="auto",
+    show_default=True,
+    help="auto (Student's t: outliers as the maps have them), gaussian or cauchy.",
 )
 @click.option(
     "--illumination", help="gaussian, pedestal, squashed or tophat; by default that of the receiver."
@@ -38,6 +41,14 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
     metavar="M",
     help="Let the illumination depart from its model by Zernikes of order 2 to M; by default as far as the "
     "evidence asks for.",
+)
+@click.option(
+    "--nuisance",
+    default="auto",
+    show_default=True,
+    metavar="WORDS",
+    help="Errors of scan lines to integrate out: auto (those that the evidence asks for), none, or some of "
+    "level,slope,gain,pointing.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
@@ -54,6 +65,7 @@ def command(
     likelihood: str,
     illumination: str | None,
     amplitude_order: int | None,
+    nuisance: str,
     device: str,
     free: tuple[str, ...],
     fix: tuple[str, ...],
@@ -86,6 +98,7 @@ def command(
                 likelihood=likelihood,
                 illumination=illumination,
                 amplitude_order=amplitude_order,
+                nuisance=nuisance,
                 device=device,
                 free=free,
                 fixed=fixed,

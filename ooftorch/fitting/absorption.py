@@ -109,7 +109,9 @@ class Absorption:
     @classmethod
     def stack(cls, one_by_one: Sequence["Absorption"]) -> "Absorption":
         """Join those of single observations, with the same lines, along a first dimension."""
-        templates, weights = (torch.stack([getattr(a, name) for a in one_by_one]) for name in ("templates", "weights"))
+        templates, weights = (
+            torch.stack([getattr(a, name) for a in one_by_one]) for name in ("templates", "weights")
+        )
         return cls(one_by_one[0].lines, templates, weights)
 
     def select(self, rows: Tensor | int) -> "Absorption":

@@ -32,7 +32,7 @@ def fit(
     telescope: Telescope | str | Path | None = None,
     *,
     order: int | None = None,
-    likelihood: str | Likelihood = "gaussian",
+    likelihood: str | Likelihood = "auto",
     illumination: str | Illumination | None = None,
     basis: str | SurfaceBasis = "zernike",
     noise: str | NoiseModel = "independent",
@@ -55,8 +55,9 @@ def fit(
         A telescope, the name of one of the package, or a TOML file; by default that of the observation.
     order : int, optional
         Highest order of the basis, 5 for Zernikes by default; orders 1 to this one are fitted in turn.
-    likelihood : {"gaussian", "cauchy"} or Likelihood
-        "cauchy" is robust against outliers.
+    likelihood : {"auto", "student", "gaussian", "cauchy"} or Likelihood
+        "auto" is Student's t, whose degrees of freedom are found from the maps: as good as "gaussian" on clean
+        maps and as robust against outliers as "cauchy".
     illumination : str or Illumination, optional
         "gaussian", "pedestal", "squashed", "tophat", or a model; by default that of the observation's
         receiver, else the usual one of the telescope.

@@ -90,7 +90,8 @@ class Posterior:
             "_n_missing": samples.valid.shape[-1] - whitening.n_valid,
             "_scale_index": self.layout.index("noise"),
             "_wanted": tuple(
-                any(p.free for p in self.layout.parameters[effect.span]) for effect in self.model.parts.effects
+                any(p.free for p in self.layout.parameters[effect.span])
+                for effect in self.model.parts.effects
             ),
             "_shape": self.layout.span(self.likelihood.declare()),
         }
@@ -118,7 +119,9 @@ class Posterior:
         r = self.whitening.whiten(predicted - self._power, self._scale(values))
         r, cost = self._absorb(r, self.absorption)
         law = self.law(values)
-        loss = cost + law.per_sample(r).sum(-1) + self._normalise(values, law, self._constant, self._n_missing)
+        loss = (
+            cost + law.per_sample(r).sum(-1) + self._normalise(values, law, self._constant, self._n_missing)
+        )
         return self.multiplicity * loss + 0.5 * self.prior_residuals(u).square().sum(-1)
 
     def law(self, values: Tensor) -> Likelihood:

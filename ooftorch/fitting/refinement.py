@@ -167,7 +167,9 @@ def _group(fits: list[Refined], numbers: list[int]) -> list[list[int]]:
 
 def _join(fits: list[Refined]) -> tuple[Layout, Minima]:
     """Layout and minima, a row each, of several fits that are side by side."""
-    return fits[0].layout, Minima(*(torch.cat(parts) for parts in zip(*(fit.minimum for fit in fits), strict=True)))
+    return fits[0].layout, Minima(
+        *(torch.cat(parts) for parts in zip(*(fit.minimum for fit in fits), strict=True))
+    )
 
 
 def _stack(absorptions: list[Absorption | None]) -> Absorption | None:
@@ -202,7 +204,9 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
     return changed
 
 
-def _find_terms(setup: Setup, posterior: Posterior, fits: list[Refined], group: list[int]) -> list[Found | None]:
+def _find_terms(
+    setup: Setup, posterior: Posterior, fits: list[Refined], group: list[int]
+) -> list[Found | None]:
     """Find the terms of scan lines of each fit of a group, whose posterior this is."""
     u = _join([fits[i] for i in group])[1].coordinates
     templates = build_templates(posterior, u, setup.terms)
@@ -240,7 +244,9 @@ def _settle(
         _find_metric(setup, rows, fits, group)
     layout, minima = _join([fits[i] for i in group])
     absorption, metric = _stack([fits[i].coarse for i in group]), _stack_metrics([fits[i] for i in group])
-    _record(fits, group, search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric))
+    _record(
+        fits, group, search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric)
+    )
 
 
 def _find_metric(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
@@ -301,9 +307,7 @@ def _find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> 
     """
     layout = posterior.layout
     wider = [
-        other
-        for names in setup.bends
-        if len((other := layout.with_free(names)).free) > len(layout.free)
+        other for names in setup.bends if len((other := layout.with_free(names)).free) > len(layout.free)
     ]
     best = [(layout, 0.0)] * len(rows)
     if not wider:

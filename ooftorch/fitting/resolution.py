@@ -86,9 +86,7 @@ class Resolutions(NamedTuple):
             absorption,
         )
 
-    def metric(
-        self, layout: Layout, rows: Tensor, u: Tensor, absorption: Absorption | None = None
-    ) -> Tensor:
+    def metric(self, layout: Layout, rows: Tensor, u: Tensor, absorption: Absorption | None = None) -> Tensor:
         """Estimate of the Hessian (b, n_free, n_free) at the coordinates u, from the cheapest level.
 
         That is the coarse one where terms of scan lines are taken out, for the search level has no lines.

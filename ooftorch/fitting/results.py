@@ -1,16 +1,18 @@
 """Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
 
 from ooftorch.fitting.evaluation import Fitted
 from ooftorch.fitting.setup import Setup
+from ooftorch.optics import zernike
 from ooftorch.optics.basis import fit_plane
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, ScanTerm
 from ooftorch.scans import is_placed
 
 __all__ = ["build_result"]
@@ -40,7 +42,8 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     model, u, posterior = levels.exact.model, fitted.coordinates, fitted.posterior
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
-    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance)
+    left_out = {name for names in setup.bends for name in names if not layout[name].free}
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, left_out)
     maps = [
         MapFit(
             m.dz,
@@ -102,6 +105,12 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         stop_radius=stop_radius,
         good_surface_rms=model.telescope.good_surface_rms,
         truth=observation.truth,
+        amplitude_order=_find_amplitude_order(layout),
+        scan_terms=tuple(
+            ScanTerm(term.name, term.unit, tuple(rms.tolist()))
+            for term, rms in zip(setup.terms, fitted.widths.T, strict=True)
+            if rms.any()
+        ),
         focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
     )
 
@@ -116,13 +125,27 @@ def _project_focus(model: BeamModel, disc: float) -> np.ndarray:
     return model.instrument.basis.project(phase, disc)
 
 
-def _estimate_parameters(layout: Layout, u: np.ndarray, covariance: np.ndarray) -> dict[str, Estimate]:
+def _find_amplitude_order(layout: Layout) -> int:
+    """Highest order of the amplitude terms that are free, or held at another value than zero."""
+    orders = [
+        zernike.order_of(int(p.name[1:]))
+        for p in layout.parameters
+        if p.name[0] == "a" and p.name[1:].isdigit() and (p.free or p.start)
+    ]
+    return max(orders, default=0)
+
+
+def _estimate_parameters(
+    layout: Layout, u: np.ndarray, covariance: np.ndarray, left_out: Collection[str]
+) -> dict[str, Estimate]:
+    """Estimates of all parameters but those that could have been taken up and were not."""
     sigma = np.zeros(len(u))
     sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
     values = layout.values(u)
     return {
         p.name: Estimate(values[p.name], float(s), p.unit, p.free)
         for p, s in zip(layout.parameters, sigma, strict=True)
+        if p.name not in left_out
     }
 
 

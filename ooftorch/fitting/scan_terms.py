@@ -27,6 +27,8 @@ class Term(NamedTuple):
     Attributes
     ----------
     name : str
+    unit : str
+        Of its width: "peak" is the highest power, "beam" wavelength over diameter.
     group : str
         Word of the option that switches it on.
     n_templates : int
@@ -36,17 +38,18 @@ class Term(NamedTuple):
     """
 
     name: str
+    unit: str
     group: str
     n_templates: int
     limit: float
 
 
 TERMS = (
-    Term("level", "level", 1, 0.05),
-    Term("slope", "slope", 1, 0.05),
-    Term("gain", "gain", 1, 0.1),
-    Term("pointing", "pointing", 2, 0.1),
-    Term("pointing_drift", "pointing", 2, 0.1),
+    Term("level", "peak", "level", 1, 0.05),
+    Term("slope", "peak", "slope", 1, 0.05),
+    Term("gain", "", "gain", 1, 0.1),
+    Term("pointing", "beam", "pointing", 2, 0.1),
+    Term("pointing_drift", "beam", "pointing", 2, 0.1),
 )
 """The terms of a scan line, in the order of their templates."""
 
@@ -150,7 +153,9 @@ def build_templates(posterior: Posterior, u: Tensor, terms: Sequence[Term]) -> T
         if "pointing" in names:
             columns["pointing"] = [differentiate("dx"), differentiate("dy")]
             columns["pointing_drift"] = [samples.phase * column for column in columns["pointing"]]
-        whitened = [lines.gather(posterior.whiten(at, column.clone())) for name in names for column in columns[name]]
+        whitened = [
+            lines.gather(posterior.whiten(at, column.clone())) for name in names for column in columns[name]
+        ]
         r = posterior.whiten_residuals(at)
         rest = r if posterior.absorption is None else posterior.absorption.remove(r)[0]
         weights = lines.gather(posterior.law(at.values).weight(rest))
@@ -175,7 +180,9 @@ class _Evidence:
 
     def _sum(self, by_template: Tensor) -> Tensor:
         """Sum (n_lines, k) over the lines of each map and the templates of each term, (n_maps, n_terms)."""
-        by_term = by_template.new_zeros((len(by_template), self._n_terms)).index_add(1, self._term, by_template)
+        by_term = by_template.new_zeros((len(by_template), self._n_terms)).index_add(
+            1, self._term, by_template
+        )
         return by_term.new_zeros((self._n_maps, self._n_terms)).index_add(0, self._maps, by_term)
 
     def estimate(self) -> Tensor:
@@ -242,7 +249,12 @@ class Found(NamedTuple):
 
 
 def find_terms(
-    templates: Templates, law: Likelihood, before: Absorption | None, n_maps: int, valid: Tensor, fit_scale: bool
+    templates: Templates,
+    law: Likelihood,
+    before: Absorption | None,
+    n_maps: int,
+    valid: Tensor,
+    fit_scale: bool,
 ) -> Found | None:
     """Find the terms of one observation, and the noise that they leave, the model being fixed.
 
@@ -293,7 +305,8 @@ def _iterate(
     templates: Templates, law: Likelihood, n_maps: int, n_valid: int, fit_scale: bool
 ) -> tuple[Tensor, Absorption, float]:
     """Find widths, what takes the terms out, and the new scale of the noise, in turn until they agree."""
-    rescaling, widths = 1.0, None
+    rescaling = 1.0
+    widths = _Evidence(templates, n_maps).estimate()
     for _ in range(_ROUNDS):
         widths = _choose_widths(_Evidence(templates, n_maps), widths)
         absorption = templates.absorb(widths)
@@ -321,11 +334,9 @@ def _evaluate(
     return cost + float(law.per_sample(rest).sum()) + len(rest) * math.log(scale)
 
 
-def _choose_widths(evidence: _Evidence, start: Tensor | None) -> Tensor:
-    """Widths (n_maps, n_terms) that maximise the evidence, of the terms that gain enough."""
-    widths = evidence.estimate()
-    if start is not None:
-        widths = torch.where(start > 0, start, widths)
+def _choose_widths(evidence: _Evidence, start: Tensor) -> Tensor:
+    """Widths (n_maps, n_terms) that maximise the evidence, of the terms that gain enough, from a start."""
+    widths = torch.where(start > 0, start, evidence.estimate())
     while bool((widths > 0).any()):
         widths, gain = evidence.maximise(widths)
         losses = []

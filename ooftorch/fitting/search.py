@@ -144,7 +144,9 @@ def widen(
     return joined, torch.cat([numbers[kept], of[distinct]]), [False] * len(kept) + [True] * len(distinct)
 
 
-def find_close(levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor) -> list[int]:
+def find_close(
+    levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor
+) -> list[int]:
     """Find the lowest minimum of each fit at the coarse level, and others that may be lower with all samples."""
     return find_distinct(levels, layout, rows, minima, numbers, _find_open(levels.coarse))
 

@@ -46,7 +46,7 @@ class FitOptions:
     """The options of a fit, as documented at `ooftorch.fit`."""
 
     order: int | None = None
-    likelihood: str | Likelihood = "gaussian"
+    likelihood: str | Likelihood = "auto"
     illumination: str | Illumination | None = None
     basis: str | SurfaceBasis = "zernike"
     noise: str | NoiseModel = "independent"

@@ -2,8 +2,8 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 3; read as well are layout 2, which lacks SURFACE_FOCUS, and layout 1,
-                  which also lacks BASIS and what follows it here
+    OOFFIT        layout of this file, 3; read as well are layout 2, which lacks SURFACE_FOCUS, SCAN_TERMS and
+                  AMPORDER, and layout 1, which also lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
     CREATOR       program and version
     INPUT         file of the observation
@@ -29,6 +29,7 @@ Primary header
     NOTE1 ...     what was assumed on the way; also in HISTORY
     BASIS         surface basis
     ROBUST        whether the likelihood is robust against outliers
+    AMPORDER      highest order of the Zernikes that bend the illumination; 0 for none
     STOPRAD       radius of the illumination's own edge over the dish radius (absent where it has none)
     GOODRMS  m    rms half-path error that a good solution stays below (absent where none is known)
     PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
@@ -50,6 +51,9 @@ Extensions
         the image of the matrix of the mean square phase over the dish (`SurfaceBasis.gram`).
     SURFACE_FOCUS
         NAME, and FOCUS (rad/m), a row per term of the basis: the phase that a focus offset makes.
+    SCAN_TERMS
+        NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out. Absent
+        where there are none.
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
@@ -90,7 +94,7 @@ from ooftorch.io.fits_tools import (
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
@@ -186,6 +190,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
         ),
         *_make_basis(result),
         *_make_focus(result),
+        *_make_scan_terms(result),
         *_make_aperture(result.aperture),
         *(_make_map(m, i) for i, m in enumerate(result.maps)),
         *([] if result.truth is None else make_truth_hdus(result.truth)),
@@ -261,8 +266,20 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         notes=tuple(unescape(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
         truth=truth,
         focus=copy_native(hdus["SURFACE_FOCUS"].data["FOCUS"]) if "SURFACE_FOCUS" in hdus else None,
+        amplitude_order=header.get("AMPORDER", 0),
+        scan_terms=_read_scan_terms(hdus),
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
     )
+
+
+def _read_scan_terms(hdus: dict[str, Any]) -> tuple[ScanTerm, ...]:
+    if "SCAN_TERMS" not in hdus:
+        return ()
+    rows = hdus["SCAN_TERMS"].data
+    columns = [name for name in rows.names if name.startswith("RMS_")]
+    widths = zip(*(rows[name].tolist() for name in columns), strict=True)
+    names = zip(rows["NAME"].tolist(), rows["UNIT"].tolist(), strict=True)
+    return tuple(ScanTerm(name, unit, rms) for (name, unit), rms in zip(names, widths, strict=True))
 
 
 def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
@@ -319,6 +336,7 @@ def _make_header(result: FitResult) -> fits.Header:
     for name, (key, comment) in _INT.items():
         header[key] = (getattr(result, name), comment)
     header["BASIS"] = escape(result.basis.name)
+    header["AMPORDER"] = (result.amplitude_order, "highest order of the illumination's bend")
     header["ROBUST"] = (result.robust, "likelihood robust against outliers")
     if result.stop_radius is not None:
         header.append(make_card("STOPRAD", result.stop_radius, "illumination's edge over dish radius"))
@@ -375,6 +393,21 @@ def _make_focus(result: FitResult) -> list[Any]:
     names = [escape(name) for name in result.basis.names]
     columns = [make_text_column("NAME", names), fits.Column("FOCUS", "D", unit="rad/m", array=result.focus)]
     return [make_table("SURFACE_FOCUS", columns)]
+
+
+def _make_scan_terms(result: FitResult) -> list[Any]:
+    terms = result.scan_terms
+    if not terms:
+        return []
+    columns = [
+        make_text_column("NAME", [term.name for term in terms]),
+        make_text_column("UNIT", [term.unit for term in terms]),
+        *(
+            fits.Column(f"RMS_{i}", "D", array=np.array([term.rms[i] for term in terms]))
+            for i in range(len(result.maps))
+        ),
+    ]
+    return [make_table("SCAN_TERMS", columns)]
 
 
 def _make_aperture(a: Aperture) -> list[Any]:

@@ -25,7 +25,8 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     covariance predicts, `surface_rms_um` the half-path error, `pointing_arcsec` where the tilts z2 and z1
     alone put the beam, telescope minus source, and that of each map what is added to it there, with
     `pointing_beams` in wavelengths over diameter. `focus_shift_mm` is the focus offset (dz) that the surface
-    looks most like; what is `refocused` is the surface without it. `truth` compares the fit of simulated
+    looks most like; what is `refocused` is the surface without it. `scan_terms` has the rms of each error of
+    scan lines that was integrated out, map by map. `truth` compares the fit of simulated
     maps with what was simulated (`compare_with_truth`), and is None where the truth is not known.
 
     Parameters
@@ -54,6 +55,10 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "wavelength_m": result.wavelength,
             "likelihood": result.likelihood,
             "illumination": result.illumination,
+            "amplitude_order": result.amplitude_order,
+            "scan_terms": {
+                term.name: {"unit": term.unit, "rms": list(term.rms)} for term in result.scan_terms
+            },
             "basis": result.basis.name,
             "order": result.order,
             "converged": result.converged,

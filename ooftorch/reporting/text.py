@@ -74,12 +74,36 @@ def _opening(result: "FitResult") -> list[str]:
         _line("samples", f"{result.n_data}, and {result.n_missing} missing"),
         _line(
             "model",
-            f"order {result.order}, {result.illumination} illumination, {result.likelihood} likelihood, "
-            f"{result.n_free} free parameters",
+            f"order {result.order}, {result.illumination} illumination{_bend(result)}, "
+            f"{result.likelihood} likelihood, {result.n_free} free parameters",
         ),
+        *_scan_lines(result),
         *(_line("note", note) for note in result.notes),
         _line("fit", f"{'converged' if result.converged else 'NOT CONVERGED'}: {result.message}"),
     ]
+
+
+def _bend(result: "FitResult") -> str:
+    return f" bent by Zernikes to order {result.amplitude_order}" if result.amplitude_order else ""
+
+
+# What the rms of each error of scan lines is called, and its unit in words and factor.
+_SCAN_TERMS = {
+    "level": ("levels", 100.0, "% of peak"),
+    "slope": ("slopes", 100.0, "% of peak from middle to end"),
+    "gain": ("gains", 100.0, "%"),
+    "pointing": ("pointing", 1.0, "beams"),
+    "pointing_drift": ("pointing drift", 1.0, "beams from middle to end"),
+}
+
+
+def _scan_lines(result: "FitResult") -> list[str]:
+    """Return the lines of the errors of scan lines that were found, rms over the lines of all maps."""
+    found = []
+    for term in result.scan_terms:
+        word, factor, unit = _SCAN_TERMS[term.name]
+        found.append(f"{word} {factor * math.sqrt(np.mean(np.square(term.rms))):.2g} {unit}")
+    return [_line("scan lines", f"{', '.join(found)} (rms), integrated out")] if found else []
 
 
 def _coefficients(result: "FitResult") -> list[str]:
