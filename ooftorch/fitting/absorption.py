@@ -29,20 +29,34 @@ class LineIndex:
         Place of each sample in `samples`, flat; n_lines * length for a sample of no line.
     maps : int Tensor, (n_lines,)
         Map of each line.
+    in_order : bool
+        Whether the lines follow each other without a gap, all of one length: no sorting is needed.
     """
 
     samples: Tensor
     places: Tensor
     maps: Tensor
+    in_order: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.places)
+        in_order = self.samples.numel() == n and torch.equal(
+            self.places, torch.arange(n, device=self.places.device)
+        )
+        object.__setattr__(self, "in_order", in_order)
 
     def gather(self, values: Tensor) -> Tensor:
         """Values (..., n) by line, (..., n_lines, length); zero where there is no sample."""
+        if self.in_order:
+            return values.unflatten(-1, self.samples.shape)
         padded = torch.cat([values, values.new_zeros((*values.shape[:-1], 1))], -1)
         return padded[..., self.samples]
 
     def scatter(self, by_line: Tensor) -> Tensor:
         """Inverse of `gather`: (..., n_lines, length) to (..., n); zero for samples of no line."""
         flat = by_line.flatten(-2)
+        if self.in_order:
+            return flat
         return torch.cat([flat, flat.new_zeros((*flat.shape[:-1], 1))], -1)[..., self.places]
 
 

@@ -154,9 +154,8 @@ def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.
             _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
             _find_all_terms(setup, rows, fits, group)
-            for _ in range(2):
-                _polish(setup, rows, fits, group, progress, nearly=True)
-                _find_all_terms(setup, rows, fits, group)
+            _polish(setup, rows, fits, group, progress, nearly=True)
+            _find_all_terms(setup, rows, fits, group)
         _polish(setup, rows, fits, group, progress)
 
 

@@ -267,8 +267,8 @@ def find_terms(
 ) -> Found | None:
     """Find the terms of one observation, and the noise that they leave, the model being fixed.
 
-    Tried from the weights that the samples have so far; and from equal ones, because samples that a term would
-    explain may so far have been taken for outliers.
+    Tried from the weights that the samples have so far; the first time also from equal ones, because samples
+    that a term would explain may so far have been taken for outliers.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def find_terms(
         None if there were no terms, and none are asked for.
     """
     starts = [(templates, 1.0)]
-    if law.robust and fit_scale:
+    if law.robust and fit_scale and before is None:
         rms = float(templates.residuals[valid].square().clamp(max=_FARTHEST**2).mean().sqrt())
         starts.append((templates.rescale(rms)._replace(weights=torch.ones_like(templates.weights)), rms))
     so_far = None
