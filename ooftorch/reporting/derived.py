@@ -19,6 +19,7 @@ __all__ = [
     "find_bend",
     "find_illumination",
     "find_pointing",
+    "measure_bend",
 ]
 
 
@@ -98,4 +99,11 @@ def find_illumination(a: "Aperture") -> np.ndarray:
 def find_bend(result: "FitResult") -> dict[str, "Estimate"]:
     """Return the coefficients a3, a4, ... of the Zernikes that bend the illumination, by name."""
     names = (f"a{k}" for k in range(3, zernike.n_terms(result.amplitude_order)))
-    return {name: result.parameters[name] for name in names}
+    return {name: result.parameters[name] for name in names if name in result.parameters}
+
+
+def measure_bend(result: "FitResult") -> float:
+    """Return how far the illumination departs from its model, rms over the whole dish, decibels."""
+    mean_square = zernike.mean_square(result.amplitude_order)
+    squares = [p.value**2 * mean_square[int(name[1:])] for name, p in find_bend(result).items()]
+    return 20 / math.log(10) * math.sqrt(sum(squares))
