@@ -269,5 +269,7 @@ def choose(likelihood: str | Likelihood) -> Likelihood:
     if likelihood == "auto":
         likelihood = _AUTO
     if likelihood not in LIKELIHOODS:
-        raise InputError(f"unknown likelihood {likelihood!r}; known are {', '.join(sorted(LIKELIHOODS))}")
+        raise InputError(
+            f"unknown likelihood {likelihood!r}; known are auto, {', '.join(sorted(LIKELIHOODS))}"
+        )
     return LIKELIHOODS[likelihood]()

@@ -69,6 +69,9 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
         layout = _hold_above(setup.layout, basis, order)
         if order < basis.order:
             minimum = search.approach(levels, layout, rows, u, counter)
+            # The search has a likelihood with long tails; what is reported has the one of the residuals.
+            u = search.estimate_noise(levels, levels.search, layout, rows, minimum.coordinates)
+            minimum = minimum._replace(coordinates=u)
             fits = begin(setup, layout, minimum)
         else:
             starts = [u, start] if order > 1 else [start]

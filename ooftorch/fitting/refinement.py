@@ -13,7 +13,7 @@ from torch import Tensor
 from ooftorch.fitting import search
 from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.posterior import Posterior
-from ooftorch.fitting.scan_terms import Found, build_templates, find_terms
+from ooftorch.fitting.scan_terms import Found, build_templates, find_terms, renew_widths
 from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout
@@ -152,8 +152,9 @@ def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.
             _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
             _find_all_terms(setup, rows, fits, group)
-            _polish(setup, rows, fits, group, progress, nearly=True)
-            _find_all_terms(setup, rows, fits, group)
+            for nearly in (True, False):
+                _polish(setup, rows, fits, group, progress, nearly)
+                _find_all_terms(setup, rows, fits, group)
         _polish(setup, rows, fits, group, progress)
 
 
@@ -263,7 +264,7 @@ def _stack_metrics(fits: list[Refined]) -> Tensor | None:
 
 
 def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
-    """Find the terms of a group of fits in all samples: anew, or with the latest templates."""
+    """Find the terms of a group of fits in all samples; later on, adjust their widths to the latest minimum."""
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].absorption for i in group])
     posterior = setup.levels.posterior(
@@ -276,7 +277,8 @@ def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list
         return
     templates = build_templates(posterior, minima.coordinates, setup.terms)
     for row, i in enumerate(group):
-        fits[i] = replace(fits[i], absorption=templates.select(row).absorb(fits[i].widths))
+        widths = renew_widths(templates.select(row), fits[i].widths)
+        fits[i] = replace(fits[i], widths=widths, absorption=templates.select(row).absorb(widths))
 
 
 def _polish(

@@ -18,7 +18,16 @@ from ooftorch.fitting.absorption import Absorption, LineIndex, index_lines
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.posterior import Posterior
 
-__all__ = ["TERMS", "Found", "Templates", "Term", "build_templates", "choose_terms", "find_terms"]
+__all__ = [
+    "TERMS",
+    "Found",
+    "Templates",
+    "Term",
+    "build_templates",
+    "choose_terms",
+    "find_terms",
+    "renew_widths",
+]
 
 
 class Term(NamedTuple):
@@ -59,7 +68,7 @@ _SIGNIFICANT = 3.0
 # Evidence that a term has to gain to be kept, natural units.
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
-_ITERATIONS, _TOLERANCE = 40, 0.03
+_ITERATIONS, _TOLERANCE, _FINE_TOLERANCE = 40, 0.03, 1e-4
 # Numbers that the residuals determine, below which a term of a map is as good as none.
 _LEAST_DETERMINED = 0.5
 # Residuals beyond this, in scales of the noise, count no more in the rms that equal weights begin with.
@@ -209,8 +218,8 @@ class _Evidence:
         gain = 0.5 * torch.linalg.vecdot(projected, mean).sum() - log_root
         return float(gain), mean, covariance.diagonal(dim1=-2, dim2=-1)
 
-    def maximise(self, widths: Tensor) -> tuple[Tensor, float]:
-        """Widths that maximise the evidence, from a start; and the evidence over that without terms."""
+    def maximise(self, widths: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
+        """Widths that maximise the evidence, from a start."""
         for _ in range(_ITERATIONS):
             _, mean, variance = self.solve(widths)
             found = self._sum(mean.square())
@@ -219,9 +228,9 @@ class _Evidence:
             new = torch.minimum(new, self._limits)
             change = (new / widths).nan_to_num(1.0).log().abs().amax()
             widths = new
-            if change < _TOLERANCE:
+            if change < tolerance:
                 break
-        return widths, self.solve(widths)[0]
+        return widths
 
 
 class Found(NamedTuple):
@@ -301,6 +310,11 @@ def find_terms(
     return best
 
 
+def renew_widths(templates: Templates, widths: Tensor) -> Tensor:
+    """Adjust the widths (n_maps, n_terms) of the terms of one observation to its latest templates."""
+    return _Evidence(templates, len(widths)).maximise(widths, _FINE_TOLERANCE)
+
+
 def _iterate(
     templates: Templates, law: Likelihood, n_maps: int, n_valid: int, fit_scale: bool
 ) -> tuple[Tensor, Absorption, float]:
@@ -338,7 +352,8 @@ def _choose_widths(evidence: _Evidence, start: Tensor) -> Tensor:
     """Widths (n_maps, n_terms) that maximise the evidence, of the terms that gain enough, from a start."""
     widths = torch.where(start > 0, start, evidence.estimate())
     while bool((widths > 0).any()):
-        widths, gain = evidence.maximise(widths)
+        widths = evidence.maximise(widths)
+        gain = evidence.solve(widths)[0]
         losses = []
         for i in range(widths.shape[1]):
             without = widths.clone()

@@ -152,7 +152,7 @@ def set_up(
     bends = () if options.amplitude_order is not None else _group_bends(layout)
     layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
-    _check_free(layout, basis, n_data)
+    _check_free(layout, likelihood.search_values, basis, n_data)
     maps = [MapGeometry(m.dz, *find_directions(m), find_smear(m)) for m in one.maps]
     n = options.n
     if n is None:
@@ -193,8 +193,9 @@ def _group_bends(layout: Layout) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(name for name, order in orders.items() if order <= step) for step in steps)
 
 
-def _check_free(layout: Layout, basis: SurfaceBasis, n_data: int) -> None:
-    if not layout.free:
+def _check_free(layout: Layout, own: Iterable[str], basis: SurfaceBasis, n_data: int) -> None:
+    noise = {"noise", *own}
+    if all(layout.parameters[i].name in noise for i in layout.free):
         raise InputError("every parameter is held; leave at least one free")
     if len(layout.free) >= n_data:
         raise InputError(
