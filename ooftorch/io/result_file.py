@@ -62,9 +62,9 @@ Extensions
         X (m): the pixel centres exactly; the WCS gives them to rounding.
     MAP_0, MAP_1, ...
         X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, SCANS (what the scan lines' own terms add to
-        the model; absent in layouts 1 and 2: none), RESIDUAL (data minus model minus scans); data's units,
-        NaN: never observed. In the header DZ_M (m, focus offset), NOISE (standard error of a sample) and OFFSET
-        (fitted baseline).
+        the model; absent in layouts 1 and 2: none), RESIDUAL (data minus model minus scans); in the units of
+        the data, NaN where never observed. In the header DZ_M (m, focus offset), NOISE (standard error of a
+        sample) and OFFSET (fitted baseline).
     TRUTH, TRUTH_PHASE, TRUTH_AXIS
         True values of simulated maps: see `io.truth_hdus`. Absent otherwise.
 """
