@@ -269,7 +269,9 @@ def plot_beams(result: "FitResult") -> Figure:
     for ax in panels[-1]:
         ax.set_xlabel(f"DX ({unit})")
     if result.scan_terms:
-        caption = "Residual: data minus model minus the errors of scan lines, which the model shown has not."
+        caption = (
+            "Residual: data minus model minus the errors of scan lines, which are not in the model shown."
+        )
         figure.supxlabel(caption, fontsize="small")
     return figure
 
