@@ -219,8 +219,14 @@ def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Reso
 def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.Minima:
     """The package's search from one start for each row of data."""
     rows = torch.arange(len(start), device=start.device)
-    minima, numbers, _ = search.search(levels, layout, rows, [start], lambda *_: None)
-    return search.finish(levels, layout, rows, minima, numbers, lambda *_: None)
+    minima, numbers, _ = search.search(levels, layout, rows, [start], silent)
+    minima = search.settle(levels, layout, rows[numbers], minima, silent)
+    lowest = [search.sort_lowest_first(minima, numbers, i)[0] for i in range(len(rows))]
+    return search.polish(levels, layout, rows, search.Minima(*(t[lowest] for t in minima)), silent)
+
+
+def silent(members: int, objective: float) -> None:
+    """Report no progress."""
 
 
 class Ours:

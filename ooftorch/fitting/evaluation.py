@@ -1,5 +1,6 @@
 """How well the model describes the observations at one point: objective, noise and chi-square."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,29 +52,39 @@ class Fitted(NamedTuple):
     widths: np.ndarray
 
 
-def evaluate(setup: Setup, fit: Refined, row: int, order: int, seconds: float) -> Fitted:
-    """Evaluate objective, noise and chi-square of the fit of one observation on the exact model.
+def evaluate(setup: Setup, fits: Sequence[Refined], rows: Tensor, order: int, seconds: float) -> list[Fitted]:
+    """Evaluate objective, noise and chi-square of fits on the exact model.
 
     Parameters
     ----------
     setup : Setup
-    fit : Refined
-        The minimum, and which parameters are free there.
-    row : int
-        Number of the observation.
+    fits : sequence of Refined
+        The minima, and which parameters are free there.
+    rows : int Tensor, (b,)
+        Numbers of the observations.
     order : int
     seconds : float
-        Wall time at this order.
+        Wall time per observation at this order.
 
     Returns
     -------
-    Fitted
-        With this order alone.
+    list of Fitted
+        One per fit, with this order alone.
     """
+    with torch.no_grad():
+        predicted = setup.levels.exact.model(torch.cat([fit.minimum.coordinates for fit in fits]))
+    return [
+        _evaluate_one(setup, fit, row, p, order, seconds)
+        for fit, row, p in zip(fits, rows.tolist(), predicted, strict=True)
+    ]
+
+
+def _evaluate_one(
+    setup: Setup, fit: Refined, row: int, predicted: Tensor, order: int, seconds: float
+) -> Fitted:
     u, layout = fit.minimum.coordinates[0], fit.layout
     posterior = setup.levels.posterior(setup.levels.exact, layout, row, u, fit.absorption)
     with torch.no_grad():
-        predicted = posterior.model(u)
         objective = float(posterior.value(u, predicted))
         taken_up = posterior.taken_up(u, predicted)
     samples = posterior.samples

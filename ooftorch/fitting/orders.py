@@ -83,9 +83,7 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
             ]
         u = torch.cat([fit.minimum.coordinates for fit in fits])
         seconds = (time.perf_counter() - began) / len(rows)
-        found = [
-            evaluate(setup, fit, row, order, seconds) for fit, row in zip(fits, rows.tolist(), strict=True)
-        ]
+        found = evaluate(setup, fits, rows, order, seconds)
         history = [(*before, *fitted.orders) for before, fitted in zip(history, found, strict=True)]
         if progress is not None:
             progress(Progress(order, counter.n_eval, history[0][-1].objective, history[0][-1]))

@@ -167,5 +167,5 @@ class Problem:
         u, basis = self.posterior.complete(x), self.posterior.model.instrument.basis
         minimum = Minima(u[None], value[None], distance[None], torch.tensor([n_eval]))
         (fit,) = begin(self._setup, self._setup.layout, minimum)
-        fitted = evaluate(self._setup, fit, 0, basis.order, seconds)
+        (fitted,) = evaluate(self._setup, [fit], torch.arange(1), basis.order, seconds)
         return build_result(self._setup, 0, fitted, seconds)

@@ -22,6 +22,8 @@ __all__ = ["Refined", "begin", "finish"]
 
 # Evidence that has to be gained, natural units, and as a share of the first gain; and the most rounds.
 _LEAST_GAIN, _LEAST_SHARE, _MAX_ROUNDS = 5.0, 0.05, 5
+# Gain, with the metric of another fit, below which a bend is not asked for.
+_UNLIKELY = -2.0
 # Share of the largest gain for which two things are taken up at once.
 _NEARLY = 0.5
 
@@ -152,8 +154,8 @@ def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.
             _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
             _find_all_terms(setup, rows, fits, group)
-            for nearly in (True, False):
-                _polish(setup, rows, fits, group, progress, nearly)
+            for _ in range(2):
+                _polish(setup, rows, fits, group, progress, nearly=True)
                 _find_all_terms(setup, rows, fits, group)
         _polish(setup, rows, fits, group, progress)
 
@@ -302,37 +304,49 @@ def _record(fits: list[Refined], group: list[int], minima: Minima) -> None:
 
 
 def _find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> list[tuple[Layout, float]]:
-    """For each fit, the layout with as many amplitude terms free as the evidence asks for, and what that gains.
+    """For each fit, the layout with as many amplitude terms free as the evidence asks for, and what it gains.
 
-    To first order about the minimum: the gradient is that of the exact model, the curvature that of the search
+    To first order about the minimum: the gradient is that of the posterior, the curvature that of the search
     level (Laplace's approximation of the evidence).
     """
-    layout = posterior.layout
-    wider = [
-        other for names in setup.bends if len((other := layout.with_free(names)).free) > len(layout.free)
-    ]
-    best = [(layout, 0.0)] * len(rows)
+    layout, bends = posterior.layout, setup.bends
+    wider = [other for names in bends if len((other := layout.with_free(names)).free) > len(layout.free)]
+    found = [(layout, 0.0)] * len(rows)
     if not wider:
-        return best
+        return found
     largest = wider[-1]
     gradient = replace(posterior, layout=largest).value_and_gradient(u[:, largest.free])[1]
-    metric = setup.levels.metric(largest, rows, u)
-    position = {number: i for i, number in enumerate(largest.free)}
+    asked = list(range(len(rows)))
+    if len(asked) > 1:
+        # The metric is most of the work. That of one fit tells which others need their own.
+        metric = setup.levels.metric(largest, rows[:1], u[:1]).expand(len(rows), -1, -1)
+        asked = [i for i, (_, gain) in enumerate(_rank(wider, layout, metric, gradient)) if gain > _UNLIKELY]
+    if asked:
+        metric = setup.levels.metric(largest, rows[asked], u[asked])
+        for i, best in zip(asked, _rank(wider, layout, metric, gradient[asked]), strict=True):
+            found[i] = best
+    return found
 
-    def evidence(some: Layout) -> Tensor:
+
+def _rank(
+    wider: list[Layout], layout: Layout, metric: Tensor, gradient: Tensor
+) -> list[tuple[Layout, float]]:
+    """For each fit, the one of the wider layouts with the largest evidence, and what it gains over `layout`.
+
+    Metric (b, n, n) and gradient (b, n) are those of the free parameters of the last of them.
+    """
+    position = {number: i for i, number in enumerate(wider[-1].free)}
+
+    def evaluate(some: Layout) -> Tensor:
         """Logarithm of the evidence with these parameters free, up to a constant."""
         kept = [position[i] for i in some.free]
         root = torch.linalg.cholesky(metric[:, kept][:, :, kept])
         whitened = torch.linalg.solve_triangular(root, gradient[:, kept, None], upper=False)[..., 0]
-        priors = [p.prior for p in some.parameters if p.free and p.name in largest_names]
-        log_prior = sum(math.log(prior) for prior in priors if prior is not None)
-        log_root = torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1)
-        return 0.5 * whitened.square().sum(-1) - log_root - log_prior
+        added = [some.parameters[i] for i in set(some.free) - set(layout.free)]
+        log_prior = sum(math.log(p.prior / p.scale) for p in added if p.prior is not None)
+        return (
+            0.5 * whitened.square().sum(-1) - torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1) - log_prior
+        )
 
-    largest_names = set(setup.bends[-1])
-    base = evidence(layout)
-    for other in wider:
-        for i, gain in enumerate((evidence(other) - base).tolist()):
-            if gain > best[i][1]:
-                best[i] = (other, gain)
-    return best
+    gains = torch.stack([evaluate(some) for some in wider]) - evaluate(layout)
+    return [(wider[int(column.argmax())], float(column.max())) for column in gains.unbind(-1)]

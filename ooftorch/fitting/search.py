@@ -86,7 +86,7 @@ def approach(
     otherwise the curvature would change by orders of magnitude during the descent. For a robust likelihood
     the held scale is wider by `initial_widening`, so that no sample is an outlier: with the true scale there
     are minima that fit some of the samples and treat the rest as outliers (graduated non-convexity, Blake &
-    Zisserman 1987, Visual Reconstruction).
+    Zisserman 1987, Visual Reconstruction). In passing, the estimate from the residuals there is good enough.
     """
     n_eval = torch.zeros_like(rows)
     layout = layout.with_held(p.name for p in levels.likelihood.declare())
@@ -95,6 +95,8 @@ def approach(
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
         minimum = _descend(levels, levels.search, held, rows, start, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
+        if gtol >= _PASSING:
+            return minimum._replace(coordinates=start)
     minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 

@@ -18,7 +18,7 @@ from ooftorch.fitting.samples import collect_samples, describe_errors, find_dire
 from ooftorch.fitting.scan_terms import Term, choose_terms
 from ooftorch.fitting.start import (
     choose_start,
-    estimate_peak_and_baselines,
+    find_excess,
     predict_perfect_beams,
 )
 from ooftorch.observation import BeamMap, Observation
@@ -130,7 +130,8 @@ def set_up(
             f"order {basis.order} has {n_terms} coefficients, but the maps have only {n_data} "
             "valid samples; choose a lower order"
         )
-    peaks, baselines = zip(*(estimate_peak_and_baselines(o.maps) for o in observations), strict=True)
+    excesses = [[find_excess(m) for m in o.maps] for o in observations]
+    peaks = [max(float(np.max(np.abs(excess))) for _, excess in of_maps) for of_maps in excesses]
     peak = float(np.exp(np.mean(np.log(peaks))))
     errors_known = has_errors(one.maps)
     oo = OO(options.device)
@@ -179,7 +180,7 @@ def set_up(
     levels = build_resolutions(build_model, maps, samples, likelihood, noise, n, options.oversample)
     model = levels.exact.model
     beams = predict_perfect_beams(model)
-    starts = [choose_start(model, o, b, beams) for o, b in zip(observations, baselines, strict=True)]
+    starts = [choose_start(model, o, e, beams) for o, e in zip(observations, excesses, strict=True)]
     terms = choose_terms(options.nuisance)
     if samples.line is None or not isinstance(noise, IndependentNoise):
         terms = ()

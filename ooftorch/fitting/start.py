@@ -13,8 +13,8 @@ from ooftorch.optics.model import BeamModel
 
 __all__ = [
     "choose_start",
-    "estimate_peak_and_baselines",
     "filter_median",
+    "find_excess",
     "predict_perfect_beams",
 ]
 
@@ -56,18 +56,15 @@ def _take_median(values: Array, chosen: NDArray[np.bool_]) -> Array:
     return medians
 
 
-def estimate_peak_and_baselines(maps: Sequence[BeamMap]) -> tuple[float, list[float]]:
-    """Estimate the largest deviation from the baseline in any map, and the baseline of each map.
+def find_excess(m: BeamMap) -> tuple[float, Array]:
+    """Estimate the baseline of a map, the median of the outermost quarter, and the power above it, (n,).
 
-    Glitches are removed by a median filter; the baseline is the median of the outermost quarter of samples.
+    Glitches are removed from it by a median filter. Zero for samples that are not valid.
     """
-    baselines, peak = [], 0.0
-    for m in maps:
-        x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
-        r = np.hypot(x - np.median(x), y - np.median(y))
-        baselines.append(float(np.median(power[r >= np.quantile(r, 0.75)])))
-        peak = max(peak, float(np.max(np.abs(filter_median(m, m.power)[m.valid] - baselines[-1]))))
-    return peak, baselines
+    x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
+    r = np.hypot(x - np.median(x), y - np.median(y))
+    baseline = float(np.median(power[r >= np.quantile(r, 0.75)]))
+    return baseline, np.where(m.valid, filter_median(m, m.power) - baseline, 0.0)
 
 
 def predict_perfect_beams(model: BeamModel) -> list[Array]:
@@ -80,7 +77,7 @@ def predict_perfect_beams(model: BeamModel) -> list[Array]:
 
 
 def choose_start(
-    model: BeamModel, observation: Observation, baselines: Sequence[float], beams: Sequence[Array]
+    model: BeamModel, observation: Observation, found: Sequence[tuple[float, Array]], beams: Sequence[Array]
 ) -> Array:
     """Choose the start point: the perfect dish with the flux and pointing of the maps, in coordinates.
 
@@ -91,8 +88,8 @@ def choose_start(
     ----------
     model : BeamModel
     observation : Observation
-    baselines : sequence of float
-        Of each map.
+    found : sequence of (float, ndarray)
+        Baseline and excess of each map: see `find_excess`.
     beams : sequence of ndarray
         Maps of the perfect dish: see `predict_perfect_beams`.
 
@@ -102,10 +99,7 @@ def choose_start(
     """
     maps, layout, basis = observation.maps, model.layout, model.instrument.basis
     flux = expected = 0.0
-    excesses = [
-        np.where(m.valid, filter_median(m, m.power) - baseline, 0.0)
-        for m, baseline in zip(maps, baselines, strict=True)
-    ]
+    baselines, excesses = zip(*found, strict=True)
     for m, excess, beam in zip(maps, excesses, beams, strict=True):
         bright = np.abs(excess) > 0.05 * np.abs(excess).max()
         flux += float(np.sum(np.abs(excess), where=bright))

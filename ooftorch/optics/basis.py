@@ -137,7 +137,7 @@ class SurfaceBasis(ABC):
 def fit_plane(values: Array, x: Array, y: Array) -> Array:
     """Least-squares plane (piston and tilts) of values (..., n) at the points x, y (n,); shape (..., n)."""
     plane = np.stack([np.ones_like(x), x, y])
-    coefficients = np.linalg.lstsq(plane.T, values.T, rcond=None)[0]
+    coefficients = np.linalg.solve(plane @ plane.T, plane @ values.T)
     return np.asarray(coefficients.T @ plane, dtype=np.float64)
 
 

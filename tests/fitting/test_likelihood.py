@@ -108,7 +108,7 @@ def test_refusal():
 @pytest.mark.parametrize("degrees", [1.02, 1.5, 4.0, 60.0])
 def test_the_ends_of_student_and_its_parameter(degrees):
     """Between Cauchy and Gaussian; the derivative by its parameter, and the information on it and the scale."""
-    law = Student(torch.tensor([degrees - 1]).double())
+    law = Student(torch.tensor([degrees - 1], dtype=torch.float64))
     r = torch.linspace(-6, 6, 25, dtype=torch.float64)
     np.testing.assert_allclose(law.per_sample(r), -stats.t(degrees).logpdf(r), rtol=1e-12)
     log_excess = torch.tensor([math.log(degrees - 1)], dtype=torch.float64, requires_grad=True)
@@ -141,7 +141,7 @@ def test_student_is_cauchy_and_gaussian_at_its_ends():
 def test_scale_and_degrees_are_estimated_together(degrees):
     """To their standard errors, which follow from the information; and not those of other residuals."""
     n, rng = 4000, np.random.default_rng(3)
-    law = Student(torch.tensor([degrees - 1]).double())
+    law = Student(torch.tensor([degrees - 1], dtype=torch.float64))
     own, cross = (float(t) for t in law.log_parameter_information())
     information = n * np.array([[float(law.scale_information), cross], [cross, own]])
     pulls = []
