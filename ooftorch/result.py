@@ -101,8 +101,8 @@ class ScanTerm(NamedTuple):
     Attributes
     ----------
     name : str
-        "level", "slope" (of the level, from the middle of a line to its end), "gain", "pointing" (each axis) or
-        "pointing_drift" (from the middle of a line to its end).
+        "level", "slope" (of the level, from the middle of a line to its end), "gain", "pointing" (each axis)
+        or "pointing_drift" (from the middle of a line to its end).
     unit : str
         "peak" (of the maps), "" (relative) or "beam" (wavelength over diameter).
     rms : tuple of float

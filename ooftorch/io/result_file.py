@@ -52,8 +52,8 @@ Extensions
     SURFACE_FOCUS
         NAME, and FOCUS (rad/m), a row per term of the basis: the phase that a focus offset makes.
     SCAN_TERMS
-        NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out. Absent
-        where there are none.
+        NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out.
+        Absent where there are none.
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
@@ -62,7 +62,9 @@ Extensions
         X (m): the pixel centres exactly; the WCS gives them to rounding.
     MAP_0, MAP_1, ...
         X, Y (rad; DX, DY, telescope minus source), DATA, MODEL, SCANS (what the scan lines' own terms add to
-        the model; absent in layouts 1 and 2: none), RESIDUAL (data's units; NaN: never observed); DZ_M (m, focus offset) and NOISE (standard error of a sample) in the header.
+        the model; absent in layouts 1 and 2: none), RESIDUAL (data minus model minus scans); in the units of
+        the data, NaN where never observed. In the header DZ_M (m, focus offset), NOISE (standard error of a
+        sample) and OFFSET (fitted baseline).
     TRUTH, TRUTH_PHASE, TRUTH_AXIS
         True values of simulated maps: see `io.truth_hdus`. Absent otherwise.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ooftorch.reporting.derived import find_pointing
+from ooftorch.reporting.derived import find_illumination, find_pointing, measure_bend
 from ooftorch.units import ARCSEC
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class _Check(NamedTuple):
     grade : str
         What the verdict is at best where the check fails; empty if it changes nothing.
     fails : callable
-        Whether it fails, from the numbers of `_fit_numbers`, `_map_numbers` and `_dish_numbers`.
+        Whether it fails, from the numbers of `_fit_numbers` and the functions below it.
     text : str
         The sentence, with the names of those numbers in braces.
     """
@@ -42,8 +42,7 @@ _CHECKS = (
     _Check(
         _STOP,
         lambda f: not (f.converged and math.isfinite(f.phase_rms)),
-        "The fit did not converge ({message}): try a lower order, or --likelihood cauchy if the maps have "
-        "glitches.",
+        "The fit did not converge ({message}): try a lower order, and look for glitches in the maps.",
     ),
     _Check(
         _STOP,
@@ -83,7 +82,8 @@ _CHECKS = (
     _Check(
         _CARE,
         lambda f: f.rim_db <= -30 or f.rim_db >= 0,
-        "The illumination at the rim came out as {rim_db:.0f} dB, which no feed has: hold it with --fix.",
+        "The illumination at the rim came out as {rim_db:.0f} dB, which no feed has: hold it with --fix, or "
+        "--amplitude-order 0.",
     ),
     _Check(
         _CARE,
@@ -101,13 +101,13 @@ _CHECKS = (
         _CARE,
         lambda f: f.chi2 > 9,
         "The residuals are {chi_factor:.0f} times the noise (chi2/dof {chi2:.3g}): the model does not hold "
-        "everything in the maps, and the error bars are too small.",
+        "everything in the maps, and the error bars may be too small.",
     ),
     _Check(
         _CARE,
         lambda f: not f.robust and f.outlying > 3,
-        "The map at dz {outlying_dz} has outliers, which bias a fit with this likelihood: try "
-        "--likelihood cauchy.",
+        "The map at dz {outlying_dz} has outliers, which bias a fit with this likelihood: leave "
+        "--likelihood at auto.",
     ),
     _Check(
         _CARE,
@@ -137,12 +137,47 @@ _CHECKS = (
         "see in beams.png that no map cuts it off.",
     ),
     _Check(
+        _CARE,
+        lambda f: f.centre > 0.15,
+        "The illumination is centred {centre:.2f} R off the axis of the dish: check the alignment of the "
+        "feed, or hold x0 and y0 with --fix.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: abs(f.dz_scale - 1) > 0.06,
+        "All focus offsets came out {dz_scale:.3f} times as large as the file has them: check dz, and the "
+        "travel of the subreflector.",
+    ),
+    _Check(
+        _CARE,
+        lambda f: f.line_share > 0.95,
+        "The {line_term} errors of the scan lines came out as large as a fit allows in the map at dz "
+        "{line_dz}: look for bad lines in beams.png, and for what else the model may miss.",
+    ),
+    _Check(
+        _HINT,
+        lambda f: f.width_factor > 1.8,
+        "The {width_name} came out {width:.2f} times as wide as in the file of the telescope: its [blockage] "
+        "may be wrong.",
+    ),
+    _Check(
+        _HINT,
+        lambda f: f.amplitude_order >= 8 and f.bend_db > 1,
+        "The illumination departs from its model by {bend_db:.1f} dB rms, with Zernikes to order "
+        "{amplitude_order}: see the amplitude in aperture.png, and try another --illumination.",
+    ),
+    _Check(
         _HINT,
         lambda f: f.drop < f.added,
         "Order {order} fits no better than order {order_down} (objective lower by {drop:.1f} for {added} "
         "more parameters): --order {order_down} is enough.",
     ),
 )
+
+# The largest errors of scan lines that a fit takes up, in the units of `ScanTerm`.
+_LARGEST_ON_LINES = {"level": 0.05, "slope": 0.05, "gain": 0.1, "pointing": 0.1, "pointing_drift": 0.1}
+# What the parameters of the blockage's widths are called.
+_WIDTHS = {"legs": "legs", "shadow": "shadows behind the feet of the legs"}
 
 
 def verdict(result: "FitResult") -> list[str]:
@@ -158,7 +193,8 @@ def verdict(result: "FitResult") -> list[str]:
         First "good", "usable with care" or "do not apply"; then one sentence for each check that failed, the
         most serious first.
     """
-    numbers = SimpleNamespace(**_fit_numbers(result), **_map_numbers(result), **_dish_numbers(result))
+    parts = (_fit_numbers, _order_numbers, _model_numbers, _line_numbers, _map_numbers, _dish_numbers)
+    numbers = SimpleNamespace(**{name: value for part in parts for name, value in part(result).items()})
     failed = [check for check in _CHECKS if check.fails(numbers)]
     grades = [check.grade for check in failed]
     word = next((grade for grade in (_STOP, _CARE) if grade in grades), "good")
@@ -170,14 +206,9 @@ def verdict(result: "FitResult") -> list[str]:
 
 def _fit_numbers(result: "FitResult") -> dict[str, Any]:
     """Numbers of the fit as a whole."""
-    before = result.orders[-2] if len(result.orders) > 1 else None
-    last = result.orders[-1]
     (x, _), (y, _) = find_pointing(result)
     return {
         "robust": result.robust,
-        "order": result.order,
-        "order_up": result.order + 1,
-        "order_down": result.order - 1,
         "converged": result.converged,
         "message": result.message,
         "phase_rms": result.phase_rms,
@@ -186,12 +217,73 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
         "good_surface_um": math.nan if result.good_surface_rms is None else 1e6 * result.good_surface_rms,
         "chi2": result.chi2_reduced,
         "chi_factor": math.sqrt(result.chi2_reduced),
-        "chi2_before": math.nan if before is None else before.chi2_reduced,
-        "drop": math.nan if before is None else before.objective - last.objective,
-        "added": math.nan if before is None else last.n_free - before.n_free,
         "missing": result.n_missing / max(result.n_missing + result.n_data, 1),
         "pointing_beams": math.hypot(x, y) * ARCSEC / result.beam,
     }
+
+
+def _order_numbers(result: "FitResult") -> dict[str, Any]:
+    """Numbers of the last order: what it is worth.
+
+    The table of orders tells it only where nothing else was taken up with that order.
+    """
+    basis, free = result.basis, result.free_names
+    added = [
+        name for name, n in zip(basis.names, basis.orders, strict=True) if n == result.order and name in free
+    ]
+    first_of_all = len(result.orders) < 2
+    chi2_before = math.nan
+    if not first_of_all:
+        before, last = result.orders[-2:]
+        if last.n_free - before.n_free == len(added) and not result.scan_terms:
+            chi2_before = before.chi2_reduced
+    return {
+        "order": result.order,
+        "order_up": result.order + 1,
+        "order_down": result.order - 1,
+        "chi2_before": chi2_before,
+        "drop": math.nan if first_of_all else _find_drop(result, added),
+        "added": len(added),
+    }
+
+
+def _find_drop(result: "FitResult", names: list[str]) -> float:
+    """Return how much higher the objective would be without some free parameters, to second order; or NaN."""
+    rows = [result.free_names.index(name) for name in names]
+    values = np.array([result.parameters[name].value for name in names])
+    try:
+        root = np.linalg.cholesky(result.covariance[np.ix_(rows, rows)])
+    except np.linalg.LinAlgError:
+        return math.nan
+    return 0.5 * float(np.sum(np.linalg.solve(root, values) ** 2)) if names else math.nan
+
+
+def _model_numbers(result: "FitResult") -> dict[str, Any]:
+    """Numbers of what is known of the telescope beforehand, and was fitted with the surface."""
+    values = {name: p.value for name, p in result.parameters.items()}
+    widths = {name: values[name] for name in _WIDTHS if name in values}
+    widest = max(widths, key=lambda name: abs(math.log(widths[name])), default="")
+    width = widths.get(widest, math.nan)
+    return {
+        "centre": math.hypot(values.get("x0", 0.0), values.get("y0", 0.0)),
+        "dz_scale": values.get("dz_scale", math.nan),
+        "width": width,
+        "width_factor": max(width, 1 / width),
+        "width_name": _WIDTHS.get(widest, ""),
+        "amplitude_order": result.amplitude_order,
+        "bend_db": measure_bend(result),
+    }
+
+
+def _line_numbers(result: "FitResult") -> dict[str, Any]:
+    """Numbers of the largest errors of scan lines, over the size at which they are suspicious."""
+    found = [
+        (rms / _LARGEST_ON_LINES[term.name], term.name.replace("_", " "), f"{1e3 * m.dz:+.4g} mm")
+        for term in result.scan_terms
+        for rms, m in zip(term.rms, result.maps, strict=True)
+    ]
+    share, term, dz = max(found, key=lambda each: each[0], default=(math.nan, "", ""))
+    return {"line_share": share, "line_term": term, "line_dz": dz}
 
 
 def _map_numbers(result: "FitResult") -> dict[str, Any]:
@@ -232,9 +324,8 @@ def _dish_numbers(result: "FitResult") -> dict[str, float]:
     seen = np.isfinite(a.phase) & (a.open > 0.5)
     phase = np.where(seen, np.abs(a.phase), 0.0)
     rim = seen & (r > 0.9)
-    unblocked = np.divide(a.amplitude, a.open, where=seen, out=np.zeros_like(a.open))
     with np.errstate(divide="ignore", invalid="ignore"):
-        rim_db = float(20 * np.log10(unblocked[rim].sum() / rim.sum() / unblocked.max()))
+        rim_db = float(20 * np.log10(find_illumination(a)[rim].sum() / rim.sum()))
         rim_share = float(np.sum(phase[rim] ** 2) / np.sum(phase**2))
     return {
         "largest": float(phase.max()),
@@ -250,7 +341,7 @@ def _unexplained(m: "MapFit") -> float:
     """Return the rms of the residual over that of the signal, the variance of the noise taken from both.
 
     Of the samples where the model has power, without the tenth with the largest residuals: glitches, which
-    the Cauchy likelihood allows for, must not decide.
+    a robust likelihood allows for, must not decide.
     """
     beam, seen = np.abs(m.model - m.offset), np.isfinite(m.data)
     bright = seen & (beam > 0.02 * np.nanmax(beam))

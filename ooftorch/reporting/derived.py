@@ -3,13 +3,24 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ooftorch.optics import zernike
 from ooftorch.optics.basis import RecordedBasis
 from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
-    from ooftorch.result import Estimate, FitResult
+    from ooftorch.result import Aperture, Estimate, FitResult
 
-__all__ = ["compare_with_truth", "estimate_coefficients", "find_pointing"]
+__all__ = [
+    "compare_with_truth",
+    "describe_illumination",
+    "estimate_coefficients",
+    "find_bend",
+    "find_illumination",
+    "find_pointing",
+    "measure_bend",
+]
 
 
 def find_pointing(result: "FitResult") -> "tuple[tuple[float, float], tuple[float, float]]":
@@ -71,3 +82,28 @@ def compare_with_truth(result: "FitResult") -> dict[str, Any] | None:
 def estimate_coefficients(result: "FitResult") -> "dict[str, Estimate]":
     """Return the coefficients of the surface by name, held ones too, radians."""
     return {name: result.parameters[name] for name in result.basis.names}
+
+
+def describe_illumination(result: "FitResult") -> str:
+    """Return the model of the illumination, and the order to which Zernikes bend it, in words."""
+    bend = f" bent by Zernikes to order {result.amplitude_order}" if result.amplitude_order else ""
+    return f"{result.illumination} illumination{bend}"
+
+
+def find_illumination(a: "Aperture") -> np.ndarray:
+    """Return the amplitude without the blockage, over its peak, (n, n); NaN where nothing is open."""
+    illumination = np.divide(a.amplitude, a.open, where=a.open > 0, out=np.full_like(a.open, np.nan))
+    return illumination / np.nanmax(illumination)
+
+
+def find_bend(result: "FitResult") -> dict[str, "Estimate"]:
+    """Return the coefficients a3, a4, ... of the Zernikes that bend the illumination, by name."""
+    names = (f"a{k}" for k in range(3, zernike.n_terms(result.amplitude_order)))
+    return {name: result.parameters[name] for name in names if name in result.parameters}
+
+
+def measure_bend(result: "FitResult") -> float:
+    """Return how far the illumination departs from its model, rms over the whole dish, decibels."""
+    mean_square = zernike.mean_square(result.amplitude_order)
+    squares = [p.value**2 * mean_square[int(name[1:])] for name, p in find_bend(result).items()]
+    return 20 / math.log(10) * math.sqrt(sum(squares))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ooftorch import __version__
 from ooftorch.reporting.checks import verdict
-from ooftorch.reporting.derived import compare_with_truth, find_pointing
+from ooftorch.reporting.derived import compare_with_truth, find_pointing, measure_bend
 from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
@@ -25,9 +25,12 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     covariance predicts, `surface_rms_um` the half-path error, `pointing_arcsec` where the tilts z2 and z1
     alone put the beam, telescope minus source, and that of each map what is added to it there, with
     `pointing_beams` in wavelengths over diameter. `focus_shift_mm` is the focus offset (dz) that the surface
-    looks most like; what is `refocused` is the surface without it. `scan_terms` has the rms of each error of
-    scan lines that was integrated out, map by map. `truth` compares the fit of simulated
-    maps with what was simulated (`compare_with_truth`), and is None where the truth is not known.
+    looks most like; what is `refocused` is the surface without it. `amplitude_order` is the highest order of
+    the Zernikes that bend the illumination (parameters a3, a4, ...), 0 for none, and `amplitude_bend_db` what
+    they amount to, rms over the dish. `scan_terms` has the rms of each error of scan lines that was
+    integrated out, map by map, in its `unit`: "peak" of the maps, "" (relative) or "beam". `truth` compares
+    the fit of simulated maps with what was simulated (`compare_with_truth`), and is None where the truth is
+    not known.
 
     Parameters
     ----------
@@ -56,6 +59,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "likelihood": result.likelihood,
             "illumination": result.illumination,
             "amplitude_order": result.amplitude_order,
+            "amplitude_bend_db": measure_bend(result),
             "scan_terms": {
                 term.name: {"unit": term.unit, "rms": list(term.rms)} for term in result.scan_terms
             },

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from ooftorch.errors import InputError
 from ooftorch.files import whole_file
+from ooftorch.reporting.derived import describe_illumination, find_illumination
 from ooftorch.units import ARCSEC, half_path
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
 # Colour maps that do not rely on red against green. In the signed one white is zero and red positive.
 _SIGNED, _POWER = "RdBu_r", "viridis"
 _GREY = "0.7"  # blocked, or not observed
+_CONTOUR_DB, _FAINTEST_DB = 3.0, -30.0  # steps of the amplitude, and the lower end of its longest scale
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
 
 
@@ -62,28 +65,31 @@ def save(figure: Figure, path: str | os.PathLike[str], overwrite: bool = False) 
 # ---------------------------------------------------------------------------------------- aperture
 
 
-def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) -> Figure:
-    """Draw the phase (rad) and the surface (half-path error, micrometres) across the dish.
+def plot_aperture(result: "FitResult", axes: Sequence[Axes] | None = None) -> Figure:
+    """Draw phase (rad), surface (half-path error, micrometres) and amplitude (dB) across the dish.
 
     Piston and tilt are removed. The dish is seen from behind, looking to the sky: x to the right along DX,
-    y up along DY. Blocked parts are grey. 99.5 % of the dish are within the colour scale.
+    y up along DY. Blocked parts are grey. 99.5 % of the dish are within the colour scales. The amplitude is
+    the illumination over its peak, without the blockage.
 
     Parameters
     ----------
     result : FitResult
-    ax_pair : two Axes, optional
-        Where to draw; by default a new figure with a title.
+    axes : sequence of Axes, optional
+        Where to draw phase, surface and amplitude, as many of them as there are axes; by default a new
+        figure with a title.
 
     Returns
     -------
     Figure
     """
     a = result.aperture
-    bars: list[Axes | None] = [None, None]
-    if ax_pair is None:
-        figure = Figure(figsize=(13.3, 6.3))
-        ax_pair = [_add_axes(figure, left, 0.9, 4.5, 4.5) for left in (0.8, 7.25)]
-        bars = [_add_axes(figure, left, 1.0, 0.22, 4.3) for left in (5.45, 11.9)]
+    bars: list[Axes | None] = [None, None, None]
+    if axes is None:
+        figure = Figure(figsize=(17.0, 5.8))
+        lefts = (0.8, 6.25, 11.7)
+        axes = [_add_axes(figure, left, 0.9, 4.0, 4.0) for left in lefts]
+        bars = [_add_axes(figure, left + 4.15, 1.0, 0.2, 3.8) for left in lefts]
         figure.suptitle(
             f"{_title(result)}\nphase rms {result.phase_rms:.3f} rad, "
             f"surface rms {1e6 * result.surface_rms:.0f} µm half-path, "
@@ -97,15 +103,40 @@ def plot_aperture(result: "FitResult", ax_pair: Sequence[Axes] | None = None) ->
             largest = a.normal_factor[np.isfinite(a.phase)].max()
             caption += f"\nThe error along the normal is up to {largest:.2f} times the half-path error."
         figure.supxlabel(caption, fontsize="small")
-    left, right = ax_pair
-    _dish(left, bars[0], a, a.phase, "rad", usual_step=0.5)
-    left.set_title("phase, piston and tilt removed")
-    _dish(right, bars[1], a, 1e6 * half_path(a.phase, result.wavelength), "µm")
-    right.set_title("surface, half-path error")
-    return cast(Figure, left.figure)
+    draw = (_draw_phase, _draw_surface, _draw_amplitude)
+    for ax, bar_ax, draw_panel in zip(axes, bars, draw, strict=False):
+        draw_panel(ax, bar_ax, result)
+        if bar_ax is not None and ax is not axes[0]:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+    return cast(Figure, axes[0].figure)
 
 
-def _dish(
+def _draw_phase(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
+    _draw_signed(ax, bar_ax, result.aperture, result.aperture.phase, "rad", usual_step=0.5)
+    ax.set_title("phase, piston and tilt removed")
+
+
+def _draw_surface(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
+    a = result.aperture
+    _draw_signed(ax, bar_ax, a, 1e6 * half_path(a.phase, result.wavelength), "µm")
+    ax.set_title("surface, half-path error")
+
+
+def _draw_amplitude(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
+    a = result.aperture
+    level = 20 * np.log10(find_illumination(a))
+    shown = _find_shown(a, level)
+    low = float(np.percentile(level[shown], 0.5)) if shown.any() else 0.0
+    low = max(_CONTOUR_DB * math.floor(min(low / _CONTOUR_DB, -1.0)), _FAINTEST_DB)
+    levels = np.arange(low, _CONTOUR_DB, _CONTOUR_DB)
+    label = f"dB, contours every {_CONTOUR_DB:g}"
+    bar = _draw_dish(ax, bar_ax, a, level, label, levels, _POWER, Normalize(low, 0.0))
+    bar.set_ticks(levels.tolist())
+    ax.set_title("amplitude, blockage taken out")
+
+
+def _draw_signed(
     ax: Axes,
     bar_ax: Axes | None,
     a: "Aperture",
@@ -113,19 +144,46 @@ def _dish(
     unit: str,
     usual_step: float | None = None,
 ) -> None:
-    """Draw one map of the dish with contours, outline, blockage and colour bar (beside `ax` by default)."""
-    pitch = a.axis[1] - a.axis[0]
-    r = np.hypot(a.axis, a.axis[:, None])
-    # A pixel at the rim is partly off the dish, but not blocked: it is drawn, and cut at the outline.
-    rim = r > a.radius - pitch
-    shown = np.isfinite(values) & ((a.open >= 0.5) | rim & (a.open > 0))
+    """Draw what may be positive or negative, on a scale that is symmetric about zero."""
+    shown = _find_shown(a, values)
     limit = _round_up(float(np.percentile(np.abs(values[shown]), 99.5))) if shown.any() else 1.0
+    step = usual_step if usual_step and 1 <= limit <= 5 else _round_up(limit / 6)
+    count = math.ceil(np.abs(values[shown]).max(initial=0.0) / step)
+    levels = step * np.arange(-count, count + 1)
+    label = f"{unit}, contours every {step:g}"
+    _draw_dish(ax, bar_ax, a, values, label, levels, _SIGNED, Normalize(-limit, limit))
 
+
+def _find_shown(a: "Aperture", values: np.ndarray) -> np.ndarray:
+    """Return which pixels are drawn, (n, n): those that are open by half.
+
+    A pixel at the rim is partly off the dish, but not blocked: it is drawn, and cut at the outline.
+    """
+    rim = np.hypot(a.axis, a.axis[:, None]) > a.radius - (a.axis[1] - a.axis[0])
+    return np.isfinite(values) & ((a.open >= 0.5) | rim & (a.open > 0))
+
+
+def _draw_dish(
+    ax: Axes,
+    bar_ax: Axes | None,
+    a: "Aperture",
+    values: np.ndarray,
+    label: str,
+    levels: np.ndarray,
+    cmap: str,
+    norm: Normalize,
+) -> Colorbar:
+    """Draw one map of the dish with contours, outline, blockage and colour bar (beside `ax` by default).
+
+    On a scale that ends at zero there is nothing beyond it, and contours need no dashes to tell the sign.
+    """
+    extend, dashes = ("both", None) if norm(0.0) < 1 else ("min", "solid")
+    shown = _find_shown(a, values)
     ax.add_patch(Circle((0, 0), a.radius, facecolor=_GREY, edgecolor="none", zorder=0))
     image = ax.imshow(
         np.ma.masked_where(~shown, values),
-        cmap=_SIGNED,
-        norm=Normalize(-limit, limit),
+        cmap=cmap,
+        norm=norm,
         origin="lower",
         extent=_extent(a.axis),
         interpolation="nearest",
@@ -134,20 +192,20 @@ def _dish(
     outline = Circle((0, 0), a.radius, fill=False, linewidth=1.2, zorder=3)
     ax.add_patch(outline)
     image.set_clip_path(outline)
-    step = usual_step if usual_step and 1 <= limit <= 5 else _round_up(limit / 6)
-    count = math.ceil(np.abs(values[shown]).max(initial=0.0) / step)
-    levels = step * np.arange(-count, count + 1)
     if np.ptp(values[shown]) > 0:
-        lines = ax.contour(a.axis, a.axis, values, levels, colors="k", linewidths=0.5, zorder=2)
+        lines = ax.contour(
+            a.axis, a.axis, values, levels, colors="k", linewidths=0.5, linestyles=dashes, zorder=2
+        )
         lines.set_clip_path(outline)
     ax.set_aspect("equal")
     view = 1.05 * a.radius
     ax.set(xlim=(-view, view), ylim=(-view, view), xlabel="x (m)", ylabel="y (m)")
     if bar_ax is None:
-        bar = ax.figure.colorbar(image, ax=ax, extend="both", shrink=0.85)
+        bar = ax.figure.colorbar(image, ax=ax, extend=extend, shrink=0.85)
     else:
-        bar = ax.figure.colorbar(image, cax=bar_ax, extend="both")
-    bar.set_label(f"{unit}, contours every {step:g}")
+        bar = ax.figure.colorbar(image, cax=bar_ax, extend=extend)
+    bar.set_label(label)
+    return bar
 
 
 # ------------------------------------------------------------------------------------------- beams
@@ -158,8 +216,9 @@ def plot_beams(result: "FitResult") -> Figure:
 
     Data and model of a row share one stretch of the power above the fitted offset: linear within the
     noise, logarithmic beyond (asinh), which shows faint arcs. The residual is linear, in units of the
-    noise, or of the map's peak where the noise is not known; 99.5 % of it are within the scale. DX is to the
-    right and DY up. Missing samples are grey. A raster is drawn as an image, other samples as dots.
+    noise, or of the map's peak where the noise is not known; 99.5 % of it are within the scale. What the fit
+    took for errors of scan lines is in neither model nor residual. DX is to the right and DY up. Missing
+    samples are grey. A raster is drawn as an image, other samples as dots.
 
     Parameters
     ----------
@@ -209,6 +268,11 @@ def plot_beams(result: "FitResult") -> Figure:
         data_ax.set_ylabel(f"dz = {1e3 * m.dz:+.4g} mm\nDY ({unit})")
     for ax in panels[-1]:
         ax.set_xlabel(f"DX ({unit})")
+    if result.scan_terms:
+        caption = (
+            "Residual: data minus model minus the errors of scan lines, which are not in the model shown."
+        )
+        figure.supxlabel(caption, fontsize="small")
     return figure
 
 
@@ -221,7 +285,7 @@ def _beam_axes(n_maps: int, height_over_width: float) -> tuple[Figure, list[list
     height = width * height_over_width
     lefts = (0.95, 0.95 + width + gap, 0.95 + 2 * (width + gap) + 1.25)
     bar_lefts = (lefts[1] + width + bar_gap, lefts[2] + width + bar_gap)
-    top, bottom, between = 0.75, 0.6, 0.4
+    top, bottom, between = 0.75, 0.85, 0.4
     total = top + bottom + n_maps * height + (n_maps - 1) * between
     figure = Figure(figsize=(bar_lefts[1] + 1.0, total))
     panels, bars = [], []
@@ -388,7 +452,8 @@ def _add_axes(
 
 def _title(result: "FitResult") -> str:
     parts = [result.telescope, result.object, result.date_obs, f"{1e3 * result.wavelength:.4g} mm"]
-    return ", ".join([*filter(None, parts), f"order {result.order}", result.likelihood])
+    parts += [f"order {result.order}", describe_illumination(result), f"{result.likelihood} likelihood"]
+    return ", ".join(filter(None, parts))
 
 
 def _extent(axis: np.ndarray) -> tuple[float, float, float, float]:

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ooftorch.optics import zernike
 from ooftorch.reporting.checks import verdict
-from ooftorch.reporting.derived import compare_with_truth, estimate_coefficients, find_pointing
+from ooftorch.reporting.derived import (
+    compare_with_truth,
+    describe_illumination,
+    estimate_coefficients,
+    find_bend,
+    find_pointing,
+    measure_bend,
+)
 from ooftorch.units import ARCSEC, SPEED_OF_LIGHT, half_path
 
 if TYPE_CHECKING:
@@ -15,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["order_header", "order_line", "report"]
 
-# Parameters of single maps.
-_PER_MAP = ("gain", "offset", "dx", "dy")
+# Parameters of single maps, and degrees of freedom of Student's t above one.
+_PER_MAP, _EXCESS = ("gain", "offset", "dx", "dy"), "excess_degrees"
+# Columns of a line, and of the label that it begins with.
+_WIDTH, _INDENT = 100, 17
 
 
 def order_header() -> str:
@@ -54,7 +64,7 @@ def report(result: "FitResult", orders: bool = True) -> str:
         _map_table(result),
         *_pointing_table(result),
         _main_numbers(result),
-        [_line("VERDICT", word), *(line for reason in reasons for line in _wrapped(reason, "  - "))],
+        [*_line("VERDICT", word), *(line for reason in reasons for line in _wrapped(reason, "  - "))],
     ]
     return "\n\n".join("\n".join(block) for block in blocks)
 
@@ -62,31 +72,54 @@ def report(result: "FitResult", orders: bool = True) -> str:
 def _opening(result: "FitResult") -> list[str]:
     what = ", ".join(filter(None, (result.object, result.date_obs)))
     offsets = ", ".join(f"{1e3 * m.dz:+.4g}" for m in result.maps)
+    frequency = 1e-9 * SPEED_OF_LIGHT / result.wavelength
     return [
-        _line("observation", what or "-"),
-        _line("file", result.input or "-"),
-        _line("telescope", f"{result.telescope}, dish radius {result.aperture.radius:.4g} m"),
-        _line(
-            "wavelength",
-            f"{1e3 * result.wavelength:.5g} mm, {1e-9 * SPEED_OF_LIGHT / result.wavelength:.5g} GHz",
-        ),
-        _line("maps", f"{len(result.maps)} at dz {offsets} mm"),
-        _line("samples", f"{result.n_data}, and {result.n_missing} missing"),
-        _line(
+        *_line("observation", what or "-"),
+        f"{'file':{_INDENT}}{result.input or '-'}",  # in one piece, to be copied
+        *_line("telescope", f"{result.telescope}, dish radius {result.aperture.radius:.4g} m"),
+        *_line("wavelength", f"{1e3 * result.wavelength:.5g} mm, {frequency:.5g} GHz"),
+        *_line("maps", f"{len(result.maps)} at dz {offsets} mm"),
+        *_line("samples", f"{result.n_data}, and {result.n_missing} missing"),
+        *_line(
             "model",
-            f"order {result.order}, {result.illumination} illumination{_bend(result)}, "
-            f"{result.likelihood} likelihood, {result.n_free} free parameters",
+            f"order {result.order}, {describe_illumination(result)}, {result.likelihood} likelihood, "
+            f"{result.n_free} free parameters",
         ),
+        *_bend(result),
         *_scan_lines(result),
-        *(_line("note", note) for note in result.notes),
-        _line("fit", f"{'converged' if result.converged else 'NOT CONVERGED'}: {result.message}"),
+        *_tails(result),
+        *(line for note in result.notes for line in _line("note", note)),
+        *_line("fit", f"{'converged' if result.converged else 'NOT CONVERGED'}: {result.message}"),
     ]
 
 
-def _bend(result: "FitResult") -> str:
-    return f" bent by Zernikes to order {result.amplitude_order}" if result.amplitude_order else ""
+def _bend(result: "FitResult") -> list[str]:
+    """Return the lines of how far the illumination departs from its model, where it does."""
+    bend = find_bend(result)
+    if not bend:
+        return []
+    first, *_, last = bend
+    worst = max(bend, key=lambda name: abs(bend[name].value))
+    largest = f"{worst}, {zernike.label(int(worst[1:]))}, {bend[worst].value:+.3f} +- {_sigma(bend[worst])}"
+    text = f"{measure_bend(result):.2g} dB rms over the dish, {first} to {last}; largest {largest}"
+    return _line("bend", text)
 
 
+def _tails(result: "FitResult") -> list[str]:
+    """Return the line of the degrees of freedom of Student's t, where that is the likelihood."""
+    excess = result.parameters.get(_EXCESS)
+    if excess is None:
+        return []
+    degrees = 1 + excess.value
+    words = next(words for least, words in _TAILS if degrees >= least)
+    digits = 1 if degrees < 10 else 0
+    error = f"+- {excess.sigma:.{digits}f}" if excess.free else "(held)"
+    text = f"Student's t, {degrees:.{digits}f} {error} degrees of freedom: {words}"
+    return _line("noise", text)
+
+
+# Degrees of freedom of Student's t, from which on its tails are told in these words.
+_TAILS = ((20.0, "like normal noise"), (5.0, "tails a little longer than normal"), (0.0, "long tails"))
 # What the rms of each error of scan lines is called, and its unit in words and factor.
 _SCAN_TERMS = {
     "level": ("levels", 100.0, "% of peak"),
@@ -103,7 +136,7 @@ def _scan_lines(result: "FitResult") -> list[str]:
     for term in result.scan_terms:
         word, factor, unit = _SCAN_TERMS[term.name]
         found.append(f"{word} {factor * math.sqrt(np.mean(np.square(term.rms))):.2g} {unit}")
-    return [_line("scan lines", f"{', '.join(found)} (rms), integrated out")] if found else []
+    return _line("scan lines", f"{', '.join(found)} (rms), integrated out") if found else []
 
 
 def _coefficients(result: "FitResult") -> list[str]:
@@ -118,10 +151,11 @@ def _coefficients(result: "FitResult") -> list[str]:
 
 
 def _other_parameters(result: "FitResult") -> list[str]:
-    """Return the free parameters that are neither coefficients nor of a single map, then all held ones."""
+    """Return the free parameters that stand nowhere else, then all held ones."""
     surface = estimate_coefficients(result)
     of_maps = {f"{kind}_{i}" for kind in _PER_MAP for i in range(len(result.maps))}
-    others = {name: p for name, p in result.parameters.items() if name not in of_maps | set(surface)}
+    elsewhere = {*of_maps, *surface, *find_bend(result), _EXCESS}
+    others = {name: p for name, p in result.parameters.items() if name not in elsewhere}
     rows = [f"{'parameter':35} {'value':>9} {'+-':>9}  unit"]
     rows += [f"{name:35} {p.value:9.4g} {p.sigma:9.2g}  {p.unit}" for name, p in others.items() if p.free]
     held = {name: p for name, p in (surface | others).items() if not p.free and name != result.basis.piston}
@@ -165,11 +199,11 @@ def _sigma(p: "Estimate", unit: float = 1.0) -> str:
 
 def _main_numbers(result: "FitResult") -> list[str]:
     return [
-        _line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
-        _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
+        *_line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
+        *_line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
         *_truth(result),
-        _line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
-        _line(
+        *_line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
+        *_line(
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
         ),
@@ -188,8 +222,8 @@ def _focus(result: "FitResult") -> list[str]:
         for phase in (result.phase_rms_refocused, result.phase_error_refocused)
     )
     return [
-        _line("focus", f"{1e3 * shift:+.3g} +- {1e3 * sigma:.2g} mm of dz are in the surface"),
-        _line(
+        *_line("focus", f"{1e3 * shift:+.3g} +- {1e3 * sigma:.2g} mm of dz are in the surface"),
+        *_line(
             "refocused",
             f"surface rms {rms:.0f} +- {error:.2g} um, phase rms {result.phase_rms_refocused:.3f} +- "
             f"{result.phase_error_refocused:.2g} rad, with that taken out",
@@ -204,7 +238,7 @@ def _pointing(result: "FitResult") -> list[str]:
         return []
     tilts = f"{result.basis.x_tilt} and {result.basis.y_tilt}"
     text = f"DX {x:+.2f} +- {x_sigma:.2g}, DY {y:+.2f} +- {y_sigma:.2g} arcsec, from {tilts}"
-    return [_line("pointing offset", text)]
+    return _line("pointing offset", text)
 
 
 def _truth(result: "FitResult") -> list[str]:
@@ -220,15 +254,24 @@ def _truth(result: "FitResult") -> list[str]:
     if pulls:
         worst = max(pulls, key=lambda name: abs(pulls[name]))
         text += f"; worst {worst}, {abs(pulls[worst]):.1f} sigma"
-    return [_line("truth", text)]
+    return _line("truth", text)
 
 
 # ------------------------------------------------------------------------------------------- lines
 
 
-def _line(label: str, text: str) -> str:
-    return f"{label:17}{text}"
+def _line(label: str, text: str) -> list[str]:
+    """Return a labelled text, in as many lines as it takes."""
+    return _wrapped(text, f"{label:{_INDENT}}")
 
 
 def _wrapped(text: str, first: str) -> list[str]:
-    return textwrap.wrap(text, 96, initial_indent=first, subsequent_indent=" " * len(first))
+    indent = " " * len(first)
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

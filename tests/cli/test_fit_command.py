@@ -86,11 +86,12 @@ def test_summary_has_the_right_numbers(summary, observation, written):
     assert summary["ooftorch"] == ooftorch.__version__
     assert [
         summary[k] for k in ("input", "telescope", "likelihood", "illumination", "order", "converged")
-    ] == [*("obs.fits", "paper", "gaussian", "gaussian", 2, True)]
+    ] == [*("obs.fits", "paper", "student", "gaussian", 2, True)]
     assert summary["wavelength_m"] == pytest.approx(1.1e-3, rel=1e-12)
     assert summary["n_data"] == 3 * 11 * 11
-    # z1..z5, width and centre of the illumination, the focus scale; gain, offset and pointing of each map.
-    assert summary["n_free"] == sum(p["free"] for p in summary["parameters"].values()) == 5 + 3 + 1 + 12
+    # z1..z5, width and centre of the illumination, the focus scale, scale and degrees of freedom of the
+    # noise; gain, offset and pointing of each map.
+    assert summary["n_free"] == sum(p["free"] for p in summary["parameters"].values()) == 5 + 3 + 1 + 2 + 12
     assert summary["n_eval"] == sum(o["n_eval"] for o in summary["orders"])
     assert [m["dz_m"] for m in summary["maps"]] == [-0.05, 0.0, 0.05]
     noise = observation.maps[0].sigma[0]
@@ -181,7 +182,7 @@ def test_two_runs_give_the_same_numbers(written, folder, monkeypatch):
 
 def test_every_option_reaches_the_fit(folder, quick):
     options = "--telescope alma --order 3 --likelihood cauchy --illumination pedestal --device cpu --free x0"
-    options += " --free y0 --amplitude-order 4 --fix taper_db=-11.5 --fix z3=0.25"
+    options += " --free y0 --amplitude-order 4 --nuisance level,gain --fix taper_db=-11.5 --fix z3=0.25"
     assert run(folder, "fit", "obs.fits", *options.split()).status == 0
     [((observation, name), given)] = quick
     given.pop("progress")
@@ -192,6 +193,7 @@ def test_every_option_reaches_the_fit(folder, quick):
         "likelihood": "cauchy",
         "illumination": "pedestal",
         "amplitude_order": 4,
+        "nuisance": "level,gain",
         "device": "cpu",
         "free": ("x0", "y0"),
         "fixed": {"taper_db": -11.5, "z3": 0.25},
@@ -200,9 +202,10 @@ def test_every_option_reaches_the_fit(folder, quick):
     _, given = quick[1]
     defaults = {
         "order": 5,
-        "likelihood": "gaussian",
+        "likelihood": "auto",
         "illumination": None,
-        "amplitude_order": 0,
+        "amplitude_order": None,
+        "nuisance": "auto",
         "device": "auto",
     }
     assert {k: given[k] for k in defaults} == defaults

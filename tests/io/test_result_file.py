@@ -16,7 +16,7 @@ from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.result_file import read_fit, write_fit
 from ooftorch.optics.basis import RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 from ooftorch.truth import TrueValue, Truth
 
 
@@ -32,9 +32,9 @@ def made(seed=0, **changes):
     phase[0, 0] = np.nan
     maps = []
     for dz, n in ((-0.1234567890123456, 12), (0.0, 7), (0.1, 12)):
-        x, y, data, model = rng.standard_normal((4, n))
+        x, y, data, model, scans = rng.standard_normal((5, n))
         data[3] = np.nan
-        maps.append(MapFit(dz, 1e-3 * x, 1e-3 * y, data, model, *rng.uniform(size=2).tolist()))
+        maps.append(MapFit(dz, 1e-3 * x, 1e-3 * y, data, model, *rng.uniform(size=2).tolist(), scans))
     fields = {
         "input": "/data/a night/" + 5 * "it's deep & " + "maps.fits",
         "telescope": "bigdish",
@@ -70,6 +70,11 @@ def made(seed=0, **changes):
             3.3000000000000003,
         ),
         "focus": rng.standard_normal(10),
+        "amplitude_order": 6,
+        "scan_terms": (
+            ScanTerm("level", "peak", (1 / 3, 0.0, 5e-324)),
+            ScanTerm("gain", "", (0.0, 0.1 + 0.2, 1e-3)),
+        ),
     }
     return FitResult(**(fields | changes))
 
@@ -116,9 +121,10 @@ def test_every_field_comes_back_exactly(file):
         {"truth": None},
         {"stop_radius": None, "good_surface_rms": None, "robust": False},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
-        {"orders": made().orders[:1], "maps": made().maps[:2]},
+        {"orders": made().orders[:1], "maps": made().maps[:2], "scan_terms": ()},
+        {"amplitude_order": 0, "scan_terms": (), "focus": None},
     ],
-    ids=["no notes", "no truth", "no limits", "no focal length", "fewer"],
+    ids=["no notes", "no truth", "no limits", "no focal length", "fewer", "nothing taken up"],
 )
 def test_less_comes_back_exactly_too(tmp_path, changes):
     result = made(1, **changes)
@@ -225,7 +231,12 @@ def test_tables_have_names_and_units(file):
         table = hdus["MAP_0"].data
         assert [table.columns[n].unit for n in ("X", "Y", "DATA")] == ["rad", "rad", None]
         np.testing.assert_array_equal(table["Y"], r.maps[0].y)
-        np.testing.assert_array_equal(table["RESIDUAL"], r.maps[0].data - r.maps[0].model)
+        np.testing.assert_array_equal(table["SCANS"], r.maps[0].scan_terms)
+        np.testing.assert_array_equal(table["RESIDUAL"], r.maps[0].data - r.maps[0].model - table["SCANS"])
+        assert hdus[0].header["AMPORDER"] == 6
+        terms = hdus["SCAN_TERMS"].data
+        assert list(zip(terms["NAME"], terms["UNIT"], strict=True)) == [("level", "peak"), ("gain", "")]
+        assert list(terms["RMS_1"]) == [0.0, 0.1 + 0.2]
 
 
 @pytest.mark.parametrize("name", ["PHASE", "AMPLITUDE", "OPEN", "NORMAL_FACTOR"])

@@ -1,5 +1,7 @@
 """Pictures, looked at as rendered: which colour is where."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -11,17 +13,17 @@ from scipy.optimize import OptimizeResult
 from ooftorch.errors import InputError
 from ooftorch.optics.basis import ZernikeBasis
 from ooftorch.reporting.plot import plot_aperture, plot_beams, plot_convergence, save
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 
 RADIUS, WAVELENGTH = 10.0, 4e-3 * np.pi  # 1000 um of half-path per radian
 ARCSEC = np.deg2rad(1 / 3600)
 GREY = (0.7, 0.7, 0.7)
 
 
-def fit_result(maps=(), aperture=None):
+def fit_result(maps=(), aperture=None, **changes):
     parameters = {f"z{k}": Estimate(0.1, 0.01, "rad", k > 0) for k in range(6)}
     parameters |= {f"offset_{i}": Estimate(5.0, 0.1, "data", True) for i in range(len(maps))}
-    return FitResult(
+    result = FitResult(
         input="maps.fits",
         telescope="bigdish",
         likelihood="gaussian",
@@ -47,10 +49,11 @@ def fit_result(maps=(), aperture=None):
         seconds=1.0,
         basis=ZernikeBasis(2),
     )
+    return replace(result, **changes)
 
 
-def dish(phase, blocked=lambda x, y: False, n=41):
-    """Aperture with a phase given as a function of x and y."""
+def dish(phase, blocked=lambda x, y: False, n=41, taper_db=lambda x, y: 0.0):
+    """Aperture with phase and illumination (dB) given as functions of x and y."""
     axis = np.linspace(-1.01, 1.01, n) * RADIUS
     x, y = np.meshgrid(axis, axis)
     pitch = axis[1] - axis[0]
@@ -58,7 +61,8 @@ def dish(phase, blocked=lambda x, y: False, n=41):
     share = np.clip((RADIUS - np.hypot(x, y)) / pitch + 0.5, 0, 1)
     share = np.where(blocked(x, y), 0.25, share)
     values = np.where(share > 0, phase(x, y), np.nan)
-    return Aperture(axis, values, share, share, RADIUS, np.hypot(1, np.hypot(x, y) / 20))
+    amplitude = share * 10 ** (taper_db(x, y) / 20)
+    return Aperture(axis, values, amplitude, share, RADIUS, np.hypot(1, np.hypot(x, y) / 20))
 
 
 class Picture:
@@ -86,8 +90,13 @@ def aperture_picture():
         p[25, 8] = 1e3
         return p
 
-    a = dish(phase, lambda x, y: (np.abs(x) < 0.6) & (y < -1) & (y > -9))
-    return Picture(plot_aperture(fit_result(aperture=a)))
+    a = dish(
+        phase,
+        lambda x, y: (np.abs(x) < 0.6) & (y < -1) & (y > -9),
+        # At the rim 4 dB down at +y, and 5.5 dB at -y.
+        taper_db=lambda x, y: -np.where(y > 0, 4.0, 5.5) * np.hypot(x, y) / RADIUS,
+    )
+    return Picture(plot_aperture(fit_result(aperture=a, amplitude_order=6)))
 
 
 def panels(figure):
@@ -104,7 +113,7 @@ def test_aperture_is_the_right_way_round(aperture_picture, number):
         assert blue > red + 0.2
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_blockage_is_grey_and_what_is_off_the_dish_white(aperture_picture, number):
     ax = panels(aperture_picture.figure)[number]
     # The leg points to -y, and not to +y or +x.
@@ -114,7 +123,7 @@ def test_blockage_is_grey_and_what_is_off_the_dish_white(aperture_picture, numbe
     assert aperture_picture.at(ax, 7.4, 7.4) == pytest.approx((1, 1, 1))
     # A pixel of which the rim cuts off more than half belongs to the dish.
     red, _, blue = aperture_picture.at(ax, -9.88, 0.05)
-    assert blue > red + 0.2
+    assert blue > red + 0.1
 
 
 def test_aperture_pixels_reach_half_a_pixel_beyond_their_centres(aperture_picture):
@@ -124,18 +133,51 @@ def test_aperture_pixels_reach_half_a_pixel_beyond_their_centres(aperture_pictur
 
 
 def test_aperture_scale_is_symmetric_and_ignores_a_mad_pixel(aperture_picture):
-    phase, surface = (ax.images[0] for ax in panels(aperture_picture.figure))
+    phase, surface, _ = (ax.images[0] for ax in panels(aperture_picture.figure))
     assert (phase.norm.vmin, phase.norm.vmax) == (-1.2, 1.2)
     assert (surface.norm.vmin, surface.norm.vmax) == pytest.approx((-1200, 1200))
     ratio = surface.get_array() / phase.get_array()
     assert ratio.compressed() == pytest.approx(1000)  # lambda/(4 pi)
 
 
+def test_amplitude_is_in_db_the_right_way_round_without_the_blockage(aperture_picture):
+    ax = panels(aperture_picture.figure)[2]
+    image = ax.images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (-6, 0)
+    contours = next(c for c in ax.collections if hasattr(c, "levels"))
+    assert contours.levels.tolist() == [-6, -3, 0]
+    up, down = (aperture_picture.at(ax, 4.1, y).sum() for y in (6.1, -6.1))
+    assert up > down + 0.05
+    # The contour of -3 dB; it crosses the leg, where a quarter of the amplitude is left.
+    points = contours.get_paths()[1].vertices
+    above, below = points[points[:, 1] > 1], points[points[:, 1] < -1]
+    assert np.hypot(*above.T) == pytest.approx(10 * 3 / 4, rel=0.03)
+    assert np.hypot(*below.T) == pytest.approx(10 * 3 / 5.5, rel=0.03)
+
+
+def test_an_even_illumination_and_one_that_ends_in_darkness_can_be_drawn():
+    even = panels(plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x))))[2].images[0]
+    assert (even.norm.vmin, even.norm.vmax) == (-3, 0)
+    dark = dish(lambda x, y: 0.1 * x, taper_db=lambda x, y: -0.9 * (x**2 + y**2))
+    image = panels(plot_aperture(fit_result(aperture=dark)))[2].images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (-30, 0)
+
+
 def test_aperture_says_what_it_shows(aperture_picture):
     figure = aperture_picture.figure
     title = figure.get_suptitle()
-    for phrase in ("bigdish", "3C 84", "2021-01-02", "order 2", "half-path", "12.57 mm"):
+    for phrase in (
+        "bigdish",
+        "3C 84",
+        "2021-01-02",
+        "order 2",
+        "half-path",
+        "12.57 mm",
+        "gaussian likelihood",
+    ):
         assert phrase in title
+    assert "gaussian illumination bent by Zernikes to order 6" in title
+    assert "bent" not in plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x))).get_suptitle()
     assert "half-path" in panels(figure)[1].get_title()
     assert "1.12 times" in figure.get_supxlabel()  # sqrt(1 + (10/20)^2)
     labels = [ax.get_ylabel() for ax in figure.axes]
@@ -163,10 +205,11 @@ def test_a_perfect_dish_and_an_awful_one_can_be_drawn():
 
 def test_aperture_in_the_users_own_axes():
     figure = Figure()
-    pair = figure.subplots(1, 2)
-    assert plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x)), ax_pair=pair) is figure
-    assert pair[0].images
-    assert pair[1].images
+    *some, other = figure.subplots(1, 4)
+    for axes in (some, [other]):
+        assert plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x)), axes=axes) is figure
+        assert all(ax.images for ax in axes)
+    assert other.get_title() == some[0].get_title()
     assert figure.get_suptitle() == ""
 
 
@@ -184,18 +227,22 @@ def sky(x, y):
     return OFFSET + PEAK * spot(BEAM, 20) + 10 * NOISE * spot(BLOB, 20)
 
 
-def beam_map(dz, x, y, shuffle=False, missing=()):
-    """Map whose residual is +20 times the noise around (+120, -60) and nothing elsewhere."""
+def beam_map(dz, x, y, shuffle=False, missing=(), level=0.0):
+    """Map whose residual is +20 times the noise around (+120, -60) and nothing elsewhere.
+
+    The lower half was taken with another level, which is known.
+    """
     if shuffle:
         order = np.random.default_rng(0).permutation(x.size)
         x, y = x[order], y[order]
     model = sky(x, y)
-    data = model + 20 * NOISE * (np.hypot(x - 120, y + 60) < 30)
+    scans = np.where(y < 0, level, 0.0)
+    data = model + scans + 20 * NOISE * (np.hypot(x - 120, y + 60) < 30)
     for place in missing:
         i = np.argmin(np.hypot(x - place[0], y - place[1]))
         data[i] = np.nan
         model[i] = 1e9  # anything may stand there
-    return MapFit(dz, x * ARCSEC, y * ARCSEC, data, model, NOISE, OFFSET)
+    return MapFit(dz, x * ARCSEC, y * ARCSEC, data, model, NOISE, OFFSET, scans)
 
 
 def column_by_column():
@@ -296,6 +343,19 @@ def test_beams_say_what_they_show(beams_picture):
     assert all(ax.get_aspect() == 1 for row in rows(figure) for ax in row)
 
 
+def test_errors_of_scan_lines_are_in_neither_model_nor_residual():
+    m = beam_map(0.0, *column_by_column(), level=50 * NOISE)
+    term = ScanTerm("level", "peak", (50 * NOISE / PEAK,))
+    figure = plot_beams(fit_result([m], scan_terms=(term,)))
+    _, model, residual = rows(figure)[0]
+    y = np.round(m.y / ARCSEC)
+    for ax, values in ((model, m.model - OFFSET), (residual, (m.data - m.model) / NOISE - 50 * (y < 0))):
+        shown = drawn(ax).get_array().compressed()
+        assert np.sort(shown) == pytest.approx(np.sort(values))
+    assert "minus the errors of scan lines" in figure.get_supxlabel()
+    assert plot_beams(fit_result([m])).get_supxlabel() == ""
+
+
 def test_raster_cells_are_centred_on_their_samples(beams_picture):
     # 10 arcsec of pitch: the cell of the hole reaches 5 arcsec to each side.
     ax = rows(beams_picture.figure)[1][0]
@@ -307,14 +367,14 @@ def test_raster_cells_are_centred_on_their_samples(beams_picture):
 
 def test_a_negative_beam_is_within_the_scale():
     m = beam_map(0.0, *column_by_column())
-    turned = MapFit(0.0, m.x, m.y, 2 * OFFSET - m.data, 2 * OFFSET - m.model, NOISE, OFFSET)
+    turned = replace(m, data=2 * OFFSET - m.data, model=2 * OFFSET - m.model)
     data, _, _ = rows(plot_beams(fit_result([turned])))[0]
     assert drawn(data).norm.vmin == pytest.approx(-PEAK, rel=0.03)
 
 
 def test_maps_without_noise_and_wide_ones():
     m = beam_map(0.0, *column_by_column())
-    wide = MapFit(0.0, 100 * m.x, 100 * m.y, m.data, m.model, 0.0, OFFSET)
+    wide = replace(m, x=100 * m.x, y=100 * m.y, noise=0.0)
     wide.x[5] = wide.data[5] = np.nan  # a sample without a place
     figure = plot_beams(fit_result([wide]))
     Picture(figure)
@@ -331,19 +391,28 @@ def test_maps_without_noise_and_wide_ones():
 def spike(factor):
     """A map whose numbers at the colour bars are long ones."""
     m = beam_map(-12.5e-3, *column_by_column())
-    return MapFit(m.dz, m.x, m.y, factor * m.data, factor * m.model, factor * m.noise, factor * m.offset)
+    scaled = {name: factor * getattr(m, name) for name in ("data", "model", "noise", "offset")}
+    return replace(m, **scaled)
 
 
 def stretched(x, y):
     m = beam_map(0.0, *column_by_column())
-    return MapFit(0.0, x * m.x, y * m.y, m.data, m.model, m.noise, m.offset)
+    return replace(m, x=x * m.x, y=y * m.y)
 
 
 LAYOUTS = {
     "aperture": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 0.1 * x))),
     "aperture, large phase": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 3 * x))),
     "aperture, small phase": lambda: plot_aperture(fit_result(aperture=dish(lambda x, y: 2e-4 * x))),
+    "aperture, steep taper": lambda: plot_aperture(
+        fit_result(
+            aperture=dish(lambda x, y: 0.1 * x, taper_db=lambda x, y: -3 * np.hypot(x, y)), amplitude_order=8
+        )
+    ),
     "beams": lambda: plot_beams(fit_result([make() for make in MAPS.values()])),
+    "beams with errors of scan lines": lambda: plot_beams(
+        fit_result([spike(1)] * 2, scan_terms=(ScanTerm("level", "peak", (0.1, 0.1)),))
+    ),
     "beams, one map": lambda: plot_beams(fit_result([spike(1)])),
     "beams, seven maps": lambda: plot_beams(fit_result([spike(1)] * 7)),
     "beams, large numbers": lambda: plot_beams(fit_result([spike(1e3), spike(1e6)])),
