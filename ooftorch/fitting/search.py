@@ -229,7 +229,7 @@ def find_distinct(
 ) -> list[int]:
     """Find the lowest minimum of each fit, and those less than `gap` above it that are elsewhere."""
     distinct = []
-    for i in range(len(rows)):
+    for i in sorted(set(numbers.tolist())):
         lowest, *others = sort_lowest_first(minima, numbers, i)
         chosen = [lowest]
         rivals = [j for j in others if minima.objective[j] - minima.objective[lowest] < gap]

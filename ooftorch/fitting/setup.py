@@ -1,6 +1,6 @@
 """Prepare a fit: from observations of the same shape to models, samples, parameters and start points."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +150,8 @@ def set_up(
     layout = declare_layout(instrument).with_added(
         noise.declare_scale(errors_known, likelihood.robust, peak), *likelihood.declare()
     )
-    bends = () if options.amplitude_order is not None else _group_bends(layout)
+    chosen = {name for given in (*options.free, *(options.fixed or {})) for name in layout.expand(given)}
+    bends = () if options.amplitude_order is not None else _group_bends(chosen)
     layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, likelihood.search_values, basis, n_data)
@@ -187,11 +188,13 @@ def set_up(
     return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, terms, bends)
 
 
-def _group_bends(layout: Layout) -> tuple[tuple[str, ...], ...]:
-    """Names of the amplitude terms up to each even order."""
+def _group_bends(chosen: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Names of the amplitude terms up to each even order, less those that the user has chosen about."""
     orders = {f"a{k}": zernike.order_of(k) for k in range(3, zernike.n_terms(_AUTO_AMPLITUDE_ORDER))}
     steps = range(2, _AUTO_AMPLITUDE_ORDER + 1, 2)
-    return tuple(tuple(name for name, order in orders.items() if order <= step) for step in steps)
+    return tuple(
+        tuple(name for name, order in orders.items() if order <= step and name not in chosen) for step in steps
+    )
 
 
 def _check_free(layout: Layout, own: Iterable[str], basis: SurfaceBasis, n_data: int) -> None:
