@@ -1,11 +1,11 @@
 """Nuisance terms of scan lines, taken out of whitened residuals by a linear operator.
 
-Each line has a few templates t_1, ..., t_k (a level, a slope, ...), whose amplitudes c have a normal prior. For
-residuals r with weights w the amplitudes that minimise half the sum of w (r - A c)**2 plus half of c**2, A being
-the templates times their prior widths, are c = (A' W A + 1)**-1 A' W r: k numbers for each line (Woodbury). With
-weights of one that integrates the terms out of a Gaussian likelihood exactly. For a robust likelihood the weights
-are those of its score at the latest residuals, score(r)/r: at the minimum, where they are consistent with the
-residuals, the gradient is that of the joint posterior of parameters and amplitudes.
+Each line has a few templates (a level, a slope, ...), whose amplitudes c have a normal prior. For residuals r
+with weights W the amplitudes that minimise half of (r - A c)' W (r - A c) plus half of c' c, A being the
+templates times their prior widths, are c = (A' W A + 1)**-1 A' W r: k numbers for each line (Woodbury). With
+weights of one that integrates the terms out of a Gaussian likelihood exactly. For a robust likelihood the
+weights are those of its score at the latest residuals, score(r)/r: at the minimum, where they are consistent
+with the residuals, the gradient is that of the joint posterior of parameters and amplitudes.
 """
 
 from collections.abc import Sequence

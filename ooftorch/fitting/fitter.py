@@ -56,8 +56,8 @@ def fit(
     order : int, optional
         Highest order of the basis, 5 for Zernikes by default; orders 1 to this one are fitted in turn.
     likelihood : {"auto", "student", "gaussian", "cauchy"} or Likelihood
-        "auto" is Student's t, whose degrees of freedom are found from the maps: as good as "gaussian" on clean
-        maps and as robust against outliers as "cauchy".
+        "auto" is Student's t, whose degrees of freedom are found from the maps: as good as "gaussian" on
+        clean maps and as robust against outliers as "cauchy".
     illumination : str or Illumination, optional
         "gaussian", "pedestal", "squashed", "tophat", or a model; by default that of the observation's
         receiver, else the usual one of the telescope.

@@ -17,8 +17,8 @@ from ooftorch.optics.parameters import Parameter
 
 __all__ = ["LIKELIHOODS", "Cauchy", "Gaussian", "Likelihood", "Student", "choose"]
 
-# Degrees of freedom of Student's t above the one of Cauchy: centre of the normal prior on their logarithm, and its
-# standard deviation. Wide, and there only because maps without outliers do not tell 30 from 300.
+# Degrees of freedom of Student's t above the one of Cauchy: centre and standard deviation of the normal prior
+# on their logarithm. Wide, and there only because maps without outliers do not tell 30 from 300.
 _EXCESS_START, _EXCESS_PRIOR = 8.0, 2.0
 # Degrees of freedom above one at which a search is made: almost Cauchy's likelihood.
 _SEARCH_EXCESS = 0.01
@@ -87,7 +87,7 @@ class Likelihood(ABC):
         raise NotImplementedError(f"{self.name} has no parameter of its own")
 
     def log_parameter_information(self) -> tuple[Tensor, Tensor]:
-        """Fisher information (...) of one sample on the logarithm of that parameter; and of it with log scale."""
+        """Fisher information (...) of one sample on the log of that parameter; and of it with log scale."""
         raise NotImplementedError(f"{self.name} has no parameter of its own")
 
     @abstractmethod
@@ -156,8 +156,9 @@ class Student(Likelihood):
     """Student's t: Cauchy's likelihood at one degree of freedom, the Gaussian one at very many.
 
     Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, 881. The degrees of
-    freedom are fitted with the surface: the parameter `excess_degrees` is what they have above one. With fewer
-    than one the likelihood has no bound where many residuals are equal, as of power recorded in coarse steps.
+    freedom are fitted with the surface: the parameter `excess_degrees` is what they have above one. With
+    fewer than one the likelihood has no bound where many residuals are equal, as of power recorded in coarse
+    steps.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """What a fit takes up beyond the model of its search: terms of scan lines, and an illumination that bends.
 
-At the minimum of the highest order both are tried, and the one that the evidence asks for more is taken up; the
-minimum is found again, and so on until nothing more is asked for.
+At the minimum of the highest order both are tried, and the one that the evidence asks for more is taken up,
+or both if it asks for both; the minimum is found again, and so on until nothing more is asked for.
 """
 
 import math
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ooftorch.fitting import search
 from ooftorch.fitting.absorption import Absorption
+from ooftorch.fitting.bends import find_bends
 from ooftorch.fitting.posterior import Posterior
-from ooftorch.fitting.scan_terms import Found, build_templates, find_terms, renew_widths
+from ooftorch.fitting.scan_terms import Found, Templates, build_templates, find_terms, renew_widths
 from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout
@@ -22,8 +23,6 @@ __all__ = ["Refined", "begin", "finish"]
 
 # Evidence that has to be gained, natural units, and as a share of the first gain; and the most rounds.
 _LEAST_GAIN, _LEAST_SHARE, _MAX_ROUNDS = 5.0, 0.05, 5
-# Gain, with the metric of another fit, below which a bend is not asked for.
-_UNLIKELY = -2.0
 # Share of the largest gain for which two things are taken up at once.
 _NEARLY = 0.5
 
@@ -186,8 +185,10 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].coarse for i in group])
     posterior = setup.levels.posterior(level, layout, rows[group], minima.coordinates, absorption)
-    found = _find_terms(setup, posterior, fits, group) if setup.terms else [None] * len(group)
-    bends = _find_bends(setup, posterior, rows[group], minima.coordinates)
+    found: list[Found | None] = [None] * len(group)
+    if setup.terms:
+        _, found = _find_terms(setup, posterior, fits, group)
+    bends = find_bends(setup, posterior, rows[group], minima.coordinates)
     changed = []
     for i, terms, (bent, bend_gain) in zip(group, found, bends, strict=True):
         gain = 0.0 if terms is None else terms.gain
@@ -208,13 +209,13 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
 
 def _find_terms(
     setup: Setup, posterior: Posterior, fits: list[Refined], group: list[int]
-) -> list[Found | None]:
-    """Find the terms of scan lines of each fit of a group, whose posterior this is."""
+) -> tuple[Templates, list[Found | None]]:
+    """Find the terms of scan lines of each fit of a group, whose posterior this is; and their templates."""
     u = _join([fits[i] for i in group])[1].coordinates
     templates = build_templates(posterior, u, setup.terms)
     values, n_maps = posterior.model.parts.units.values(u), len(fits[group[0]].widths)
     before, samples = posterior.absorption, posterior.samples
-    return [
+    return templates, [
         find_terms(
             templates.select(row),
             posterior.law(values[row]),
@@ -265,15 +266,20 @@ def _stack_metrics(fits: list[Refined]) -> Tensor | None:
 
 
 def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:
-    """Find the terms of a group of fits in all samples; later on, adjust their widths to the latest minimum."""
+    """Find the terms of a group of fits in all samples; later adjust their widths to the latest minimum."""
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].absorption for i in group])
     posterior = setup.levels.posterior(
         setup.levels.exact, layout, rows[group], minima.coordinates, absorption
     )
     if absorption is None:
-        for i, terms in zip(group, _find_terms(setup, posterior, fits, group), strict=True):
-            if terms is not None:
+        templates, found = _find_terms(setup, posterior, fits, group)
+        for row, (i, terms) in enumerate(zip(group, found, strict=True)):
+            if terms is None:
+                # All samples do not ask for what those of the coarse level asked for.
+                widths = torch.zeros_like(fits[i].widths)
+                fits[i] = replace(fits[i], widths=widths, absorption=templates.select(row).absorb(widths))
+            else:
                 fits[i] = replace(_adopt(setup, fits[i], terms), absorption=terms.absorption)
         return
     templates = build_templates(posterior, minima.coordinates, setup.terms)
@@ -300,52 +306,3 @@ def _polish(
 def _record(fits: list[Refined], group: list[int], minima: Minima) -> None:
     for row, i in enumerate(group):
         fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)))
-
-
-def _find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> list[tuple[Layout, float]]:
-    """For each fit, the layout with as many amplitude terms free as the evidence asks for, and what it gains.
-
-    To first order about the minimum: the gradient is that of the posterior, the curvature that of the search
-    level (Laplace's approximation of the evidence).
-    """
-    layout, bends = posterior.layout, setup.bends
-    wider = [other for names in bends if len((other := layout.with_free(names)).free) > len(layout.free)]
-    found = [(layout, 0.0)] * len(rows)
-    if not wider:
-        return found
-    largest = wider[-1]
-    gradient = replace(posterior, layout=largest).value_and_gradient(u[:, largest.free])[1]
-    asked = list(range(len(rows)))
-    if len(asked) > 1:
-        # The metric is most of the work. That of one fit tells which others need their own.
-        metric = setup.levels.metric(largest, rows[:1], u[:1]).expand(len(rows), -1, -1)
-        asked = [i for i, (_, gain) in enumerate(_rank(wider, layout, metric, gradient)) if gain > _UNLIKELY]
-    if asked:
-        metric = setup.levels.metric(largest, rows[asked], u[asked])
-        for i, best in zip(asked, _rank(wider, layout, metric, gradient[asked]), strict=True):
-            found[i] = best
-    return found
-
-
-def _rank(
-    wider: list[Layout], layout: Layout, metric: Tensor, gradient: Tensor
-) -> list[tuple[Layout, float]]:
-    """For each fit, the one of the wider layouts with the largest evidence, and what it gains over `layout`.
-
-    Metric (b, n, n) and gradient (b, n) are those of the free parameters of the last of them.
-    """
-    position = {number: i for i, number in enumerate(wider[-1].free)}
-
-    def evaluate(some: Layout) -> Tensor:
-        """Logarithm of the evidence with these parameters free, up to a constant."""
-        kept = [position[i] for i in some.free]
-        root = torch.linalg.cholesky(metric[:, kept][:, :, kept])
-        whitened = torch.linalg.solve_triangular(root, gradient[:, kept, None], upper=False)[..., 0]
-        added = [some.parameters[i] for i in set(some.free) - set(layout.free)]
-        log_prior = sum(math.log(p.prior / p.scale) for p in added if p.prior is not None)
-        return (
-            0.5 * whitened.square().sum(-1) - torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1) - log_prior
-        )
-
-    gains = torch.stack([evaluate(some) for some in wider]) - evaluate(layout)
-    return [(wider[int(column.argmax())], float(column.max())) for column in gains.unbind(-1)]

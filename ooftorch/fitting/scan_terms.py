@@ -1,9 +1,9 @@
 """Nuisance terms of scan lines: their templates, and the widths of their priors, found from the residuals.
 
 A scan line has errors of its own: a level and a slope in time, a gain, and a pointing error that drifts. Each
-term has a template, the change of the samples by one unit of it, and a normal prior whose width is common to the
-lines of a map and maximises the evidence (MacKay 1992, Neural Computation 4, 415). The terms are then integrated
-out: see `absorption`.
+term has a template, the change of the samples by one unit of it, and a normal prior whose width is common to
+the lines of a map and maximises the evidence (MacKay 1992, Neural Computation 4, 415). The terms are then
+integrated out: see `absorption`.
 """
 
 import math

@@ -107,9 +107,9 @@ def widen(
     """Move the minima of a `search` to the minima of a wide noise, at the coarse level.
 
     A robust likelihood has many minima side by side where residuals have long tails, and which of them a long
-    descent meets is a matter of its last steps, down to rounding; nor is the lowest the best, for parts of the
-    beam can be left out as outliers. So each candidate goes to the minimum of a wide noise, where there are
-    few, and so near that it does not matter where it came from; from there the way is short.
+    descent meets is a matter of its last steps, down to rounding; nor is the lowest the best, for parts of
+    the beam can be left out as outliers. So each candidate goes to the minimum of a wide noise, where there
+    are few, and so near that it does not matter where it came from; from there the way is short.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def widen(
 def find_close(
     levels: Resolutions, layout: Layout, rows: Tensor, minima: Minima, numbers: Tensor
 ) -> list[int]:
-    """Find the lowest minimum of each fit at the coarse level, and others that may be lower with all samples."""
+    """Find the lowest minimum of each fit at the coarse level, and those that may be lower after all."""
     return find_distinct(levels, layout, rows, minima, numbers, _find_open(levels.coarse))
 
 
@@ -196,13 +196,13 @@ def polish(
     absorption : Absorption, optional
         Takes the terms of scan lines out of the samples.
     metric : Tensor, (b, n_free, n_free), optional
-        Estimate of the Hessian; by default from the cheapest level, anew after every round.
+        Estimate of the Hessian at the start; by default from the cheapest level.
     nearly : bool
         Stop in the neighbourhood of the minimum.
     """
     found = minima
     left = torch.arange(len(rows), device=rows.device)
-    for _ in range(1 if nearly else _MAX_ROUNDS):
+    for i in range(1 if nearly else _MAX_ROUNDS):
         start = found.coordinates[left]
         minimum = _descend(
             levels,
@@ -214,7 +214,8 @@ def polish(
             _NEAR if nearly else _FINE,
             _ROUND_EVALUATIONS,
             None if absorption is None else absorption.select(left),
-            None if metric is None else metric[left],
+            # After a long descent the metric of its start is wrong. That with terms is not made here.
+            None if metric is None or (i > 0 and absorption is None) else metric[left],
         )
         minimum = minimum._replace(n_eval=found.n_eval[left] + minimum.n_eval)
         found = Minima(*(old.index_copy(0, left, new) for old, new in zip(found, minimum, strict=True)))

@@ -191,9 +191,9 @@ def set_up(
 def _group_bends(chosen: Collection[str]) -> tuple[tuple[str, ...], ...]:
     """Names of the amplitude terms up to each even order, less those that the user has chosen about."""
     orders = {f"a{k}": zernike.order_of(k) for k in range(3, zernike.n_terms(_AUTO_AMPLITUDE_ORDER))}
-    steps = range(2, _AUTO_AMPLITUDE_ORDER + 1, 2)
     return tuple(
-        tuple(name for name, order in orders.items() if order <= step and name not in chosen) for step in steps
+        tuple(name for name, order in orders.items() if order <= step and name not in chosen)
+        for step in range(2, _AUTO_AMPLITUDE_ORDER + 1, 2)
     )
 
 

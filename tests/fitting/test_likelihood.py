@@ -107,7 +107,7 @@ def test_refusal():
 
 @pytest.mark.parametrize("degrees", [1.02, 1.5, 4.0, 60.0])
 def test_the_ends_of_student_and_its_parameter(degrees):
-    """Between Cauchy and Gaussian; the derivative by its parameter, and the information on it and the scale."""
+    """The density, the derivative by its parameter, and the information on that and on the scale."""
     law = Student(torch.tensor([degrees - 1], dtype=torch.float64))
     r = torch.linspace(-6, 6, 25, dtype=torch.float64)
     np.testing.assert_allclose(law.per_sample(r), -stats.t(degrees).logpdf(r), rtol=1e-12)

@@ -9,8 +9,8 @@ from simulated import altered, observe, surface
 
 from ooftorch.fitting import search as search_module
 from ooftorch.fitting.likelihood import Cauchy, Gaussian
-from ooftorch.fitting.resolution import Resolutions
 from ooftorch.fitting.refinement import finish
+from ooftorch.fitting.resolution import Resolutions
 from ooftorch.fitting.search import Minima, approach, search
 from ooftorch.fitting.setup import FitOptions, set_up
 from ooftorch.optics.receiver import Receiver
