@@ -63,8 +63,9 @@ TERMS = (
 """The terms of a scan line, in the order of their templates."""
 
 _GROUPS = tuple(dict.fromkeys(term.group for term in TERMS))
-# Standard deviations of excess scatter for which a term is tried at all.
-_SIGNIFICANT = 3.0
+# Standard deviations of excess scatter for which a term is tried at all; and the least width to start from, of
+# the largest of all maps.
+_SIGNIFICANT, _LEAST_START = 3.0, 0.3
 # Evidence that a term has to gain to be kept, natural units.
 _LEAST_GAIN = 5.0
 # Most iterations of the widths, and the relative change that ends them.
@@ -195,15 +196,18 @@ class _Evidence:
         return by_term.new_zeros((self._n_maps, self._n_terms)).index_add(0, self._maps, by_term)
 
     def estimate(self) -> Tensor:
-        """Widths (n_maps, n_terms) by the method of moments, each term as if it were alone; zero for none.
+        """Widths (n_maps, n_terms) by the method of moments, each term as if it were alone.
 
-        Zero, too, where the excess over the noise is not significant.
+        Zero for a term whose excess over the noise is significant in no map.
         """
         own = self._gram.diagonal(dim1=-2, dim2=-1)
         excess = self._sum(self._projected.square() - own)
         spread = self._sum(own.square())
-        significant = excess > _SIGNIFICANT * torch.sqrt(2 * spread)
-        return torch.minimum(torch.where(significant, excess / spread, 0.0).sqrt(), self._limits)
+        # A term that is significant in one map is tried in all of them.
+        significant = (excess > _SIGNIFICANT * torch.sqrt(2 * spread)).any(0)
+        widths = (excess / spread).nan_to_num(0.0).clamp(min=0.0).sqrt()
+        widths = torch.maximum(widths, _LEAST_START * widths.amax(0))
+        return torch.minimum(torch.where(significant, widths, 0.0), self._limits)
 
     def solve(self, widths: Tensor) -> tuple[float, Tensor, Tensor]:
         """Evidence over that without terms, and posterior mean and variance (n_lines, k), in prior widths."""
