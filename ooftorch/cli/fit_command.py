@@ -33,7 +33,10 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
     help="auto (Student's t: outliers as the maps have them), gaussian or cauchy.",
 )
 @click.option(
-    "--illumination", help="gaussian, pedestal, squashed or tophat; by default that of the receiver."
+    "--illumination",
+    default="auto",
+    show_default=True,
+    help="auto (that of the receiver, or the usual one), gaussian, pedestal, squashed or tophat.",
 )
 @click.option(
     "--amplitude-order",
@@ -63,7 +66,7 @@ def command(
     telescope: str | None,
     order: int,
     likelihood: str,
-    illumination: str | None,
+    illumination: str,
     amplitude_order: int | None,
     nuisance: str,
     device: str,

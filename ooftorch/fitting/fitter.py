@@ -33,7 +33,7 @@ def fit(
     *,
     order: int | None = None,
     likelihood: str | Likelihood = "auto",
-    illumination: str | Illumination | None = None,
+    illumination: str | Illumination = "auto",
     basis: str | SurfaceBasis = "zernike",
     noise: str | NoiseModel = "independent",
     nuisance: str | Iterable[str] = "auto",
@@ -58,8 +58,8 @@ def fit(
     likelihood : {"auto", "student", "gaussian", "cauchy"} or Likelihood
         "auto" is Student's t, whose degrees of freedom are found from the maps: as good as "gaussian" on
         clean maps and as robust against outliers as "cauchy".
-    illumination : str or Illumination, optional
-        "gaussian", "pedestal", "squashed", "tophat", or a model; by default that of the observation's
+    illumination : str or Illumination
+        "gaussian", "pedestal", "squashed", "tophat", or a model; "auto" is that of the observation's
         receiver, else the usual one of the telescope.
     basis : {"zernike"} or SurfaceBasis
         Functions whose sum is the phase of the surface.

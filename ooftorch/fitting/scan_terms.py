@@ -63,8 +63,8 @@ TERMS = (
 """The terms of a scan line, in the order of their templates."""
 
 _GROUPS = tuple(dict.fromkeys(term.group for term in TERMS))
-# Standard deviations of excess scatter for which a term is tried at all; and the least width to start from, of
-# the largest of all maps.
+# Standard deviations of excess scatter for which a term is tried at all; and the least width to start from,
+# over the largest of all maps.
 _SIGNIFICANT, _LEAST_START = 3.0, 0.3
 # Evidence that a term has to gain to be kept, natural units.
 _LEAST_GAIN = 5.0

@@ -31,10 +31,10 @@ __all__ = [
 
 # Distance to the minimum, in standard deviations, at which a descent stops: at orders below the highest, at
 # the search level, with a wide noise, at the coarse level, near the exact minimum, and at it.
-_PASSING, _SEARCH, _WIDE, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1e-3, 0.1, 0.1, 1e-3
+_PASSING, _SEARCH, _WIDE, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1e-4, 0.1, 0.1, 1e-3
 # Degrees of freedom of Student's t below which residuals make several minima of a robust likelihood, side by
 # side; and descents with a wide noise, each with the scale that the last one leaves.
-_FEW_DEGREES, _WIDE_ROUNDS = 5.0, 2
+_FEW_DEGREES, _WIDE_ROUNDS = 5.0, 5
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
 # The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
@@ -138,8 +138,9 @@ def widen(
         found = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
         wide, n_eval = found.coordinates, n_eval + found.n_eval
     found = found._replace(n_eval=n_eval)
-    # Each has its own scale of the noise, so that their objectives do not compare.
-    distinct = find_distinct(levels, held, rows, found, of, math.inf)
+    # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
+    in_order = found._replace(objective=torch.arange(len(of), dtype=torch.float64, device=of.device))
+    distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
     parts = [Minima(*(t[kept] for t in starts)), Minima(*(t[distinct] for t in found))]
     joined = Minima(*(torch.cat(both) for both in zip(*parts, strict=True)))
     joined.n_eval[-1] += n_eval.sum() - n_eval[distinct].sum()

@@ -47,7 +47,7 @@ class FitOptions:
 
     order: int | None = None
     likelihood: str | Likelihood = "auto"
-    illumination: str | Illumination | None = None
+    illumination: str | Illumination = "auto"
     basis: str | SurfaceBasis = "zernike"
     noise: str | NoiseModel = "independent"
     nuisance: str | Iterable[str] = "auto"
@@ -120,9 +120,10 @@ def set_up(
     likelihood = likelihoods.choose(options.likelihood)
     noise = noise_models.choose(options.noise)
     basis = bases.choose(options.basis, options.order)
-    illumination = illuminations.choose(
-        options.illumination or one.illumination or telescope.illumination.model
-    )
+    illumination = options.illumination
+    if illumination == "auto":
+        illumination = one.illumination or telescope.illumination.model
+    illumination = illuminations.choose(illumination)
     n_data = min(sum(m.n_valid for m in o.maps) for o in observations)
     n_terms = sum(name != basis.piston for name in basis.names)
     if n_terms >= n_data:
