@@ -245,7 +245,7 @@ class FitResult:
         is not left out.
         """
         c = self.coefficients
-        return float(np.sqrt(c @ self.gram @ c))
+        return float(np.sqrt(max(c @ self.gram @ c, 0.0)))
 
     @property
     def phase_error(self) -> float:
@@ -291,7 +291,7 @@ class FitResult:
         if self.focus is None:
             return math.nan
         c = self.coefficients - self.focus_shift[0] * self.focus
-        return float(np.sqrt(c @ self.gram @ c))
+        return float(np.sqrt(max(c @ self.gram @ c, 0.0)))
 
     @property
     def phase_error_refocused(self) -> float:

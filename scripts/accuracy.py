@@ -48,6 +48,7 @@ SIDE = 64
 PIXELS = 128
 HIGHEST = 8
 FREE = ("x0", "y0")
+PLAIN = {"likelihood": "gaussian", "nuisance": "none", "amplitude_order": 0}
 SIMULATIONS = 50
 
 LAMBDA = 1.1e-3
@@ -182,7 +183,7 @@ class Setup:
 
     def ours(self, observations: list[Observation], order: int) -> list[np.ndarray]:
         """Coefficients z1, z2, ... that the package finds; NaN where it does not converge."""
-        results = ooftorch.fit_many(observations, order=order, free=FREE, n=PIXELS)
+        results = ooftorch.fit_many(observations, order=order, n=PIXELS, **PLAIN)
         return [
             r.coefficients[1:] if r.converged else np.full(r.coefficients.size - 1, np.nan) for r in results
         ]

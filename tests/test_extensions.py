@@ -249,10 +249,10 @@ def test_the_problem_is_what_fit_minimises(maps, problem):
     assert ooftorch.verdict(again) == ooftorch.verdict(result)
     assert set(problem.priors) == {"sigma", "x0", "y0", "dz_scale"}
     assert problem.priors["sigma"].log
-    assert [(tie.names[0], tie.centred) for tie in problem.ties] == [
-        ("gain_0", False),
-        ("dx_0", True),
-        ("dy_0", True),
+    assert [(tie.names[0], tie.instead) for tie in problem.ties] == [
+        ("gain_0", None),
+        ("dx_0", "z2"),
+        ("dy_0", "z1"),
     ]
     values = problem.values(x)
     assert values["z3"] == result.parameters["z3"].value

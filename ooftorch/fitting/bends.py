@@ -12,15 +12,12 @@ from ooftorch.optics.parameters import Layout
 
 __all__ = ["find_bends"]
 
-# Gain, with the metric of another fit, below which no terms are asked for.
-_UNLIKELY = -2.0
-
 
 def find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> list[tuple[Layout, float]]:
     """Find how many of the amplitude terms the evidence asks for.
 
     By Laplace's approximation, to first order about the minimum: the gradient is that of the posterior, the
-    curvature that of the search level.
+    curvature that of the cheapest level.
 
     Parameters
     ----------
@@ -40,21 +37,14 @@ def find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> l
     """
     layout, bends = posterior.layout, setup.bends
     wider = [other for names in bends if len((other := layout.with_free(names)).free) > len(layout.free)]
-    found = [(layout, 0.0)] * len(rows)
     if not wider:
-        return found
+        return [(layout, 0.0)] * len(rows)
     largest = wider[-1]
     gradient = replace(posterior, layout=largest).value_and_gradient(u[:, largest.free])[1]
-    asked = list(range(len(rows)))
-    if len(asked) > 1:
-        # The metric is most of the work. That of one fit tells which others need their own.
-        metric = setup.levels.metric(largest, rows[:1], u[:1]).expand(len(rows), -1, -1)
-        asked = [i for i, (_, gain) in enumerate(_rank(wider, layout, metric, gradient)) if gain > _UNLIKELY]
-    if asked:
-        metric = setup.levels.metric(largest, rows[asked], u[asked])
-        for i, best in zip(asked, _rank(wider, layout, metric, gradient[asked]), strict=True):
-            found[i] = best
-    return found
+    metric = setup.levels.metric(largest, rows, u, posterior.absorption)
+    # Where the scale of the noise is held too small, everything would be asked for.
+    excess = posterior.excess(u).square()
+    return _rank(wider, layout, metric / excess[:, None, None], gradient / excess[:, None])
 
 
 def _rank(
@@ -69,13 +59,12 @@ def _rank(
     def evaluate(some: Layout) -> Tensor:
         """Logarithm of the evidence with these parameters free, up to a constant."""
         kept = [position[i] for i in some.free]
-        root = torch.linalg.cholesky(metric[:, kept][:, :, kept])
+        root, failed = torch.linalg.cholesky_ex(metric[:, kept][:, :, kept])
         whitened = torch.linalg.solve_triangular(root, gradient[:, kept, None], upper=False)[..., 0]
         added = [some.parameters[i] for i in set(some.free) - set(layout.free)]
         log_prior = sum(math.log(p.prior / p.scale) for p in added if p.prior is not None)
-        return (
-            0.5 * whitened.square().sum(-1) - torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1) - log_prior
-        )
+        log_root = torch.log(root.diagonal(dim1=-2, dim2=-1)).sum(-1)
+        return torch.where(failed > 0, -math.inf, 0.5 * whitened.square().sum(-1) - log_root - log_prior)
 
-    gains = torch.stack([evaluate(some) for some in wider]) - evaluate(layout)
+    gains = (torch.stack([evaluate(some) for some in wider]) - evaluate(layout)).nan_to_num(-math.inf)
     return [(wider[int(column.argmax())], float(column.max())) for column in gains.unbind(-1)]

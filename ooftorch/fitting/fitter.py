@@ -167,5 +167,7 @@ def _choose_batch_size(setup: Setup) -> int:
     levels = setup.levels
     # Bytes per observation: about three Jacobians of the search level in float64, and about forty float64
     # numbers for every sample of the exact model.
-    each = 24 * len(setup.layout.free) * sum(levels.search.model.sizes) + 320 * sum(levels.exact.model.sizes)
+    n_free = len(setup.layout.free) + (len(setup.bends[-1]) if setup.bends else 0)
+    cheap = levels.coarse if setup.terms else levels.search
+    each = 24 * n_free * sum(cheap.model.sizes) + 320 * sum(levels.exact.model.sizes)
     return max(1, int(_BATCH_BYTES / each))

@@ -132,6 +132,10 @@ class Posterior:
         """Factor (..., 1) on the standard deviations of the noise at the values (..., n_parameters)."""
         return values[..., self._scale_index, None]
 
+    def _log_rate(self, values: Tensor) -> Tensor:
+        """Derivative (...) of the logarithm of the scale of the noise with respect to its coordinate."""
+        return 1 - self.layout["noise"].floor / values[..., self._scale_index]
+
     @staticmethod
     def _absorb(r: Tensor, absorption: Absorption | None) -> tuple[Tensor, Tensor | float]:
         """Return the whitened residuals without the nuisance terms, and the cost (...) of these terms."""
@@ -187,7 +191,7 @@ class Posterior:
             score = absorption.transpose(score, amplitudes)
         prior = self.prior_residuals(u)
         gradient = at.vjp(whitening.transpose(score, scale), self._wanted)
-        gradient[..., self._scale_index] += by_log_scale
+        gradient[..., self._scale_index] += by_log_scale * self._log_rate(at.values)
         gradient[..., self._shape] += by_shape
         gradient = self.multiplicity * gradient + prior @ self.prior_rows
         return self.multiplicity * loss + 0.5 * prior.square().sum(-1), gradient[..., self.free]
@@ -233,6 +237,14 @@ class Posterior:
         return self.whitening.whiten(samples, self._scale(at.values))
 
     @torch.no_grad()
+    def excess(self, u: Tensor) -> Tensor:
+        """Rms (...) of the whitened residuals, at least 1, where the scale of the noise is held; else 1."""
+        if self.layout["noise"].free:
+            return u.new_ones(u.shape[:-1])
+        squares = self.whitened_residuals(u).square().sum(-1)
+        return torch.sqrt(squares / self.whitening.n_valid).clamp(min=1.0)
+
+    @torch.no_grad()
     def jacobian(self, free: Tensor) -> Tensor:
         """Derivatives of the samples with respect to the free coordinates, (..., n_free, n_samples)."""
         return self.model.at(self.complete(free)).jacobian(self.layout.free)
@@ -243,7 +255,7 @@ class Posterior:
         values = self.model.parts.units.values(self.complete(free))
         law = self.law(values)
         rows = self._whiten_rows(self.jacobian(free), values)
-        return self._information(rows, law, torch.as_tensor(law.mean_information))
+        return self._information(rows, values, torch.as_tensor(law.mean_information).to(values))
 
     @torch.inference_mode()
     def metric(self, free: Tensor) -> Tensor:
@@ -261,11 +273,12 @@ class Posterior:
         rows = self._whiten_rows(at.jacobian(self.layout.free), at.values)
         metric = self._gram(rows, curvature.clamp(min=_LEAST_CURVATURE).unsqueeze(-2))
         if self._shape.stop > self._shape.start:
-            self._add_noise_information(metric, law)
+            self._add_noise_information(metric, law, self._log_rate(at.values))
         elif self.layout["noise"].free:
             i = self.layout.free.index(self._scale_index)
             by_log = r * (law.score(r) + r * curvature)
-            metric[..., i, i] += self.multiplicity * by_log.sum(-1)
+            rate = self._log_rate(at.values)
+            metric[..., i, i] += self.multiplicity * rate.square() * by_log.sum(-1)
         return metric
 
     def _whiten_rows(self, jacobian: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -306,29 +319,29 @@ class Posterior:
         law = self.law(values)
         rows = self._whiten_rows(self.jacobian(free), values)
         if not law.robust:
-            information = self._information(rows, law, torch.as_tensor(law.mean_information))
+            information = self._information(rows, values, torch.as_tensor(law.mean_information).to(values))
             return torch.linalg.pinv(information, hermitian=True).cpu().numpy()
         r = self.whitened_residuals(u)[self.samples.valid]
         curvature, spread = law.curvature(r).mean(), law.score(r).square().mean()
-        bread = torch.linalg.pinv(self._information(rows, law, curvature), hermitian=True)
-        return (bread @ self._information(rows, law, spread) @ bread).cpu().numpy()
+        bread = torch.linalg.pinv(self._information(rows, values, curvature), hermitian=True)
+        return (bread @ self._information(rows, values, spread) @ bread).cpu().numpy()
 
-    def _information(self, rows: tuple[Tensor, Tensor | None], law: Likelihood, per_sample: Tensor) -> Tensor:
+    def _information(self, rows: tuple[Tensor, Tensor | None], values: Tensor, per_sample: Tensor) -> Tensor:
         fisher = self._gram(rows, per_sample[..., None, None])
-        self._add_noise_information(fisher, law)
+        self._add_noise_information(fisher, self.law(values), self._log_rate(values))
         return fisher
 
-    def _add_noise_information(self, fisher: Tensor, law: Likelihood) -> None:
+    def _add_noise_information(self, fisher: Tensor, law: Likelihood, log_rate: Tensor) -> None:
         """Add the information on the noise: its scale, and the likelihood's own parameter."""
         # The expected cross information of these and the other parameters is zero.
         n, free = self.multiplicity * self.whitening.n_valid, self.layout.free
         i = free.index(self._scale_index) if self.layout["noise"].free else None
         if i is not None:
-            fisher[..., i, i] += law.scale_information * n
-        if self._shape.start in free:
+            fisher[..., i, i] += law.scale_information * n * log_rate.square()
+        if self._shape.stop > self._shape.start and self._shape.start in free:
             j = free.index(self._shape.start)
             own, cross = law.log_parameter_information()
             fisher[..., j, j] += own * n
             if i is not None:
-                fisher[..., i, j] += cross * n
-                fisher[..., j, i] += cross * n
+                fisher[..., i, j] += cross * n * log_rate
+                fisher[..., j, i] += cross * n * log_rate

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ooftorch.errors import InputError
 from ooftorch.fitting.evaluation import evaluate
 from ooftorch.fitting.refinement import begin
 from ooftorch.fitting.results import build_result
@@ -42,6 +43,9 @@ def problem(
 ) -> "Problem":
     """Return the objective that `ooftorch.fit` minimises, as a function of the free parameters.
 
+    That is the one before anything is taken up by evidence: without errors of scan lines, and with as many
+    amplitude terms as `amplitude_order` says, none by default.
+
     Parameters
     ----------
     observation : Observation
@@ -65,7 +69,12 @@ def problem(
         minimum = ooftorch.minimize(problem, problem.start, method="BFGS", jac=True)
         print(ooftorch.report(problem.result(minimum.x)))
     """
-    return Problem(set_up([observation], telescope, FitOptions(**options)))
+    chosen = FitOptions(**options)
+    if chosen.nuisance not in ("auto", "none"):
+        raise InputError(
+            f"nuisance is {chosen.nuisance!r}; a problem has no errors of scan lines, only a fit"
+        )
+    return Problem(set_up([observation], telescope, chosen))
 
 
 class Problem:

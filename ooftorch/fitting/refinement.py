@@ -23,6 +23,8 @@ __all__ = ["Refined", "begin", "finish"]
 
 # Evidence that has to be gained, natural units, and as a share of the first gain; and the most rounds.
 _LEAST_GAIN, _LEAST_SHARE, _MAX_ROUNDS = 5.0, 0.05, 5
+# Noise over the peak below which residuals are due to the pixels of the model, and nothing is taken up.
+_PIXELS = 3e-4
 # Share of the largest gain for which two things are taken up at once.
 _NEARLY = 0.5
 
@@ -135,10 +137,10 @@ def _refine(
         for group in _group(fits, [i for i in everything if widened[i]]):
             _take_up(setup, rows, fits, group)
     active = everything
-    for _ in range(_MAX_ROUNDS):
+    for i in range(_MAX_ROUNDS):
         for group in _group(fits, active):
             _settle(setup, rows, fits, group, progress)
-        if not trying:
+        if not trying or i == _MAX_ROUNDS - 1:
             break
         active = [i for group in _group(fits, active) for i in _take_up(setup, rows, fits, group)]
         if not active:
@@ -185,12 +187,17 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
     layout, minima = _join([fits[i] for i in group])
     absorption = _stack([fits[i].coarse for i in group])
     posterior = setup.levels.posterior(level, layout, rows[group], minima.coordinates, absorption)
+    clear = _find_clear(posterior, minima.coordinates)
+    if not any(clear):
+        return []
     found: list[Found | None] = [None] * len(group)
     if setup.terms:
         _, found = _find_terms(setup, posterior, fits, group)
     bends = find_bends(setup, posterior, rows[group], minima.coordinates)
     changed = []
-    for i, terms, (bent, bend_gain) in zip(group, found, bends, strict=True):
+    for i, is_clear, terms, (bent, bend_gain) in zip(group, clear, found, bends, strict=True):
+        if not is_clear:
+            continue
         gain = 0.0 if terms is None else terms.gain
         fit, most = fits[i], max(gain, bend_gain)
         least = max(_LEAST_GAIN, _LEAST_SHARE * fit.first_gain)
@@ -205,6 +212,14 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
             fit = replace(_adopt(setup, fit, terms), coarse=terms.absorption, metric=metric)
         fits[i] = fit
     return changed
+
+
+def _find_clear(posterior: Posterior, u: Tensor) -> list[bool]:
+    """For each fit, whether its noise is above what the pixels of the model leave out."""
+    values, samples = posterior.model.parts.units.values(u), posterior.samples
+    errors = torch.where(samples.valid, samples.errors, math.nan).nanmedian(-1).values
+    noise = values[..., posterior.model.layout.index("noise")] * errors
+    return (noise > _PIXELS * posterior.model.instrument.peak).tolist()
 
 
 def _find_terms(
@@ -231,8 +246,10 @@ def _find_terms(
 def _adopt(setup: Setup, fit: Refined, terms: Found) -> Refined:
     """Return the fit with the widths of these terms, and the scale of the noise that they leave."""
     coordinates, layout = fit.minimum.coordinates.clone(), fit.layout
-    # The coordinate is a logarithm.
-    coordinates[:, layout.index("noise")] += math.log(terms.rescaling)
+    i = layout.index("noise")
+    if layout["noise"].free:
+        scale = layout["noise"].value(float(coordinates[0, i]))
+        coordinates[:, i] = layout["noise"].coordinate(scale * terms.rescaling)
     for p, value in zip(setup.levels.likelihood.declare(), terms.shape, strict=True):
         if layout[p.name].free:
             coordinates[:, layout.index(p.name)] = layout[p.name].coordinate(value)
@@ -262,7 +279,7 @@ def _find_metric(setup: Setup, rows: Tensor, fits: list[Refined], group: list[in
 
 def _stack_metrics(fits: list[Refined]) -> Tensor | None:
     metrics = [fit.metric for fit in fits if fit.metric is not None]
-    return torch.stack(metrics) if metrics else None
+    return torch.stack(metrics) if len(metrics) == len(fits) else None
 
 
 def _find_all_terms(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) -> None:

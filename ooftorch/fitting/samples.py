@@ -12,7 +12,18 @@ from ooftorch.device import OO
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.scans import ScanLines, find_lines, is_placed
 
-__all__ = ["Samples", "collect_samples", "describe_errors", "find_directions", "has_errors"]
+__all__ = [
+    "Samples",
+    "collect_samples",
+    "describe_errors",
+    "find_directions",
+    "has_errors",
+    "is_recorded_in_steps",
+]
+
+
+# Share of the samples with one and the same power above which the power is recorded in coarse steps.
+_EQUAL = 0.2
 
 
 class Samples(NamedTuple):
@@ -119,6 +130,15 @@ def has_errors(maps: Sequence[BeamMap]) -> bool:
     """Whether every map has errors that are not all 1 (a placeholder of some writers)."""
     given = [m.sigma[m.valid] for m in maps if m.sigma is not None]
     return len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
+
+
+def is_recorded_in_steps(m: BeamMap) -> bool:
+    """Whether steps of the power are larger than its noise: more than a fifth of the samples are equal.
+
+    A likelihood with long tails then takes these for the whole, and its noise for nothing.
+    """
+    _, counts = np.unique(m.power[m.valid], return_counts=True)
+    return bool(counts.max() > _EQUAL * m.n_valid)
 
 
 def describe_errors(maps: Sequence[BeamMap]) -> list[str]:

@@ -214,7 +214,9 @@ class _Evidence:
         d = self._spread(widths)
         matrix = self._gram * d.unsqueeze(-1) * d.unsqueeze(-2)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        root = torch.linalg.cholesky(matrix)
+        root, failed = torch.linalg.cholesky_ex(matrix)
+        if bool(failed.any()):
+            return -math.inf, torch.zeros_like(d), torch.ones_like(d)
         covariance = torch.cholesky_inverse(root)
         projected = d * self._projected
         mean = (covariance @ projected.unsqueeze(-1))[..., 0]
@@ -325,8 +327,13 @@ def _iterate(
     """Find widths, what takes the terms out, and the new scale of the noise, in turn until they agree."""
     rescaling = 1.0
     widths = _Evidence(templates, n_maps).estimate()
+    excess = 1.0
+    if not fit_scale:
+        # Where the scale of the noise is held too small, everything would be asked for.
+        rest = templates.residuals
+        excess = max(1.0, math.sqrt(float((law.weight(rest) * rest.square()).sum()) / n_valid))
     for _ in range(_ROUNDS):
-        widths = _choose_widths(_Evidence(templates, n_maps), widths)
+        widths = _choose_widths(_Evidence(templates.rescale(excess), n_maps), widths)
         absorption = templates.absorb(widths)
         rest, amplitudes = absorption.remove(templates.residuals)
         # Where the derivative of the objective by the scale is zero, for these weights.

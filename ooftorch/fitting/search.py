@@ -22,6 +22,7 @@ __all__ = [
     "approach",
     "estimate_noise",
     "find_close",
+    "find_distinct",
     "polish",
     "search",
     "settle",
@@ -86,17 +87,16 @@ def approach(
     otherwise the curvature would change by orders of magnitude during the descent. For a robust likelihood
     the held scale is wider by `initial_widening`, so that no sample is an outlier: with the true scale there
     are minima that fit some of the samples and treat the rest as outliers (graduated non-convexity, Blake &
-    Zisserman 1987, Visual Reconstruction). In passing, the estimate from the residuals there is good enough.
+    Zisserman 1987, Visual Reconstruction).
     """
     n_eval = torch.zeros_like(rows)
-    layout = layout.with_held(p.name for p in levels.likelihood.declare())
+    start = _hold_shape(levels, layout, start)
+    layout = layout.with_held(levels.likelihood.search_values)
     if layout["noise"].free:
         held = layout.with_held(["noise"])
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
         minimum = _descend(levels, levels.search, held, rows, start, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
-        if gtol >= _PASSING:
-            return minimum._replace(coordinates=start)
     minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 
@@ -132,7 +132,7 @@ def widen(
         return starts, numbers, [False] * len(kept)
     of = numbers[moved]
     held = layout.with_held(["noise", *likelihood.search_values])
-    wide, n_eval = minima.coordinates[moved], torch.zeros_like(of)
+    wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(of)
     for _ in range(_WIDE_ROUNDS):
         wide = _set_noise(levels, layout, rows[of], wide, likelihood.initial_widening)
         found = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
@@ -143,7 +143,10 @@ def widen(
     distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
     parts = [Minima(*(t[kept] for t in starts)), Minima(*(t[distinct] for t in found))]
     joined = Minima(*(torch.cat(both) for both in zip(*parts, strict=True)))
-    joined.n_eval[-1] += n_eval.sum() - n_eval[distinct].sum()
+    for j, number in enumerate(of[distinct].tolist()):
+        # The first of each fit has the evaluations of those that were dropped, too.
+        first = number not in of[distinct[:j]].tolist()
+        joined.n_eval[len(kept) + j] = n_eval[of == number].sum() if first else 0
     return joined, torch.cat([numbers[kept], of[distinct]]), [False] * len(kept) + [True] * len(distinct)
 
 
@@ -335,15 +338,19 @@ def _draw_restarts(numbers: list[int], like: Tensor, random: np.random.Generator
     return torch.stack([shift, -shift])
 
 
-def _set_noise(levels: Resolutions, layout: Layout, rows: Tensor, u: Tensor, factor: float = 1.0) -> Tensor:
-    """Return the coordinates with the scale of the noise estimated from the residuals, times `factor`.
-
-    The likelihood's own parameters are set to those of a search.
-    """
-    noise, i = layout["noise"], layout.index("noise")
+def _hold_shape(levels: Resolutions, layout: Layout, u: Tensor) -> Tensor:
+    """Return the coordinates with the likelihood's own parameters, where free, as a search has them."""
     u = u.clone()
     for name, value in levels.likelihood.search_values.items():
-        u[:, layout.index(name)] = layout[name].coordinate(value)
+        if layout[name].free:
+            u[:, layout.index(name)] = layout[name].coordinate(value)
+    return u
+
+
+def _set_noise(levels: Resolutions, layout: Layout, rows: Tensor, u: Tensor, factor: float = 1.0) -> Tensor:
+    """Return the coordinates with the scale of the noise estimated from the residuals, times `factor`."""
+    noise, i = layout["noise"], layout.index("noise")
+    u = u.clone()
     if noise.free:
         for j, residuals in enumerate(_find_residuals(levels, levels.search, rows, u)):
             scale = max(levels.likelihood.estimate_scale(residuals), 1e-9 * noise.scale)

@@ -14,7 +14,13 @@ from ooftorch.fitting import noise_model as noise_models
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import IndependentNoise, NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
-from ooftorch.fitting.samples import collect_samples, describe_errors, find_directions, has_errors
+from ooftorch.fitting.samples import (
+    collect_samples,
+    describe_errors,
+    find_directions,
+    has_errors,
+    is_recorded_in_steps,
+)
 from ooftorch.fitting.scan_terms import Term, choose_terms
 from ooftorch.fitting.start import (
     choose_start,
@@ -37,6 +43,8 @@ from ooftorch.scans import find_lines, find_smear
 
 __all__ = ["FitOptions", "Setup", "set_up"]
 
+# Least scale of the noise where it is fitted, over the peak: below it is what the model's pixels leave out.
+_LEAST_NOISE = 3e-5
 # Highest order of the amplitude terms that a fit may take up by itself.
 _AUTO_AMPLITUDE_ORDER = 8
 
@@ -74,6 +82,8 @@ class Setup:
         Start point of each observation, in coordinates: a perfect dish.
     errors_known : bool
         Whether the observations have errors.
+    coarse_steps : bool
+        Whether the likelihood is Gaussian because power is recorded in coarse steps.
     terms : tuple of Term
         The terms of scan lines that may be taken up; none where no lines are known.
     bends : tuple of tuple of str
@@ -87,11 +97,13 @@ class Setup:
     errors_known: bool
     terms: tuple[Term, ...] = ()
     bends: tuple[tuple[str, ...], ...] = ()
+    coarse_steps: bool = False
 
     def notes(self, row: int) -> tuple[str, ...]:
         """Assumptions made about one of the observations, one line each."""
         observation = self.observations[row]
-        return (*observation.notes, *describe_errors(observation.maps))
+        steps = ("power is recorded in coarse steps: Gaussian likelihood",) if self.coarse_steps else ()
+        return (*observation.notes, *describe_errors(observation.maps), *steps)
 
 
 def set_up(
@@ -117,8 +129,12 @@ def set_up(
     _check_shape(observations)
     one = observations[0]
     telescope = _choose_telescope(one, telescope)
-    likelihood = likelihoods.choose(options.likelihood)
+    coarse_steps = options.likelihood == "auto" and any(
+        is_recorded_in_steps(m) for o in observations for m in o.maps
+    )
+    likelihood = likelihoods.choose("gaussian" if coarse_steps else options.likelihood)
     noise = noise_models.choose(options.noise)
+    terms = choose_terms(options.nuisance)
     basis = bases.choose(options.basis, options.order)
     illumination = options.illumination
     if illumination == "auto":
@@ -152,6 +168,9 @@ def set_up(
         noise.declare_scale(errors_known, likelihood.robust, peak), *likelihood.declare()
     )
     chosen = {name for given in (*options.free, *(options.fixed or {})) for name in layout.expand(given)}
+    given = [m.sigma[m.valid] for m in one.maps if m.sigma is not None]
+    typical = float(np.median(np.concatenate(given))) if errors_known else 1.0
+    layout = layout.with_floor("noise", _LEAST_NOISE * peak / typical)
     bends = () if options.amplitude_order is not None else _group_bends(chosen)
     layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
@@ -183,10 +202,16 @@ def set_up(
     model = levels.exact.model
     beams = predict_perfect_beams(model)
     starts = [choose_start(model, o, e, beams) for o, e in zip(observations, excesses, strict=True)]
-    terms = choose_terms(options.nuisance)
     if samples.line is None or not isinstance(noise, IndependentNoise):
+        if terms and options.nuisance != "auto":
+            raise InputError(
+                "errors of scan lines are asked for, but no lines are known (or the noise model is not of "
+                'independent samples); say how the maps were scanned, or leave nuisance at "auto"'
+            )
         terms = ()
-    return Setup(tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, terms, bends)
+    return Setup(
+        tuple(observations), levels, layout, oo(np.stack(starts)), errors_known, terms, bends, coarse_steps
+    )
 
 
 def _group_bends(chosen: Collection[str]) -> tuple[tuple[str, ...], ...]:
@@ -251,8 +276,9 @@ def _is_scanned_alike(m: BeamMap, n: BeamMap) -> bool:
         return False
     if m.time is not None and n.time is not None:
         # The usual case, without a search for the lines: the same times but for an offset.
-        late = m.time - n.time
-        if np.ptp(late) <= 0.1 * np.ptp(m.time) / m.time.size:
+        known = np.isfinite(m.time) & np.isfinite(n.time)
+        late = (m.time - n.time)[known]
+        if known.any() and np.ptp(late) <= 0.1 * np.ptp(m.time[known]) / m.time.size:
             return True
     elif m.time is n.time:
         return True

@@ -1,4 +1,4 @@
-"""Start point of a fit: baselines, flux and pointing estimated from the maps, and the scale of the noise."""
+"""Start point of a fit: baselines, flux and pointing estimated from the maps."""
 
 import math
 from collections.abc import Sequence

@@ -131,8 +131,8 @@ class Pointing(MapPhase):
     def declare_ties(cls, instrument: Instrument) -> Sequence[Tie]:  # noqa: D102
         names, n, basis = [p.name for p in cls.declare(instrument)], instrument.n_maps, instrument.basis
         return [
-            Tie(tuple(names[:n]), _POINTING_TIE, centred=basis.x_tilt is not None),
-            Tie(tuple(names[n:]), _POINTING_TIE, centred=basis.y_tilt is not None),
+            Tie(tuple(names[:n]), _POINTING_TIE, instead=basis.x_tilt),
+            Tie(tuple(names[n:]), _POINTING_TIE, instead=basis.y_tilt),
         ]
 
     @staticmethod

@@ -33,7 +33,7 @@ _CENTRING = 1e-4
 class Parameter:
     """One parameter of the model.
 
-    Its coordinate u is value/scale, or log(value/scale) for a positive parameter (`log`).
+    Its coordinate u is value/scale, or log((value - floor)/scale) for a positive parameter (`log`).
 
     Attributes
     ----------
@@ -51,6 +51,8 @@ class Parameter:
         no prior.
     map : int or None
         Number of the map that the parameter belongs to; None for a parameter of all maps.
+    floor : float
+        Value that a positive parameter stays above, in the unit.
     unobservable : str
         Reason why no power pattern depends on it; such a parameter cannot be freed. Empty otherwise.
     """
@@ -64,6 +66,7 @@ class Parameter:
     prior: float | None = None
     map: int | None = None
     unobservable: str = ""
+    floor: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -74,19 +77,21 @@ class Parameter:
         """Coordinate of a value; InputError if a positive parameter is given a value that is not."""
         if self.log and not value > 0:
             raise InputError(f"{self.name} is positive by nature, not {value:g}")
-        return math.log(value / self.scale) if self.log else value / self.scale
+        if not self.log:
+            return value / self.scale
+        return math.log(max(value - self.floor, 1e-3 * value) / self.scale)
 
     def value(self, coordinate: float) -> float:
         """Value at a coordinate."""
         if not self.log:
             return self.scale * coordinate
-        return self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
+        return self.floor + self.scale * math.exp(min(max(coordinate, -LOG_LIMIT), LOG_LIMIT))
 
     def derivative(self, coordinate: float) -> float:
         """Derivative of the value with respect to the coordinate: converts the error of one to the other."""
         if not self.log:
             return self.scale
-        return 0.0 if abs(coordinate) > LOG_LIMIT else self.value(coordinate)
+        return 0.0 if abs(coordinate) > LOG_LIMIT else self.value(coordinate) - self.floor
 
 
 def declare_per_map(kind: str, n_maps: int, unit: str, start: float, scale: float, **more) -> list[Parameter]:
@@ -104,14 +109,14 @@ class Tie(NamedTuple):
     names : tuple of str
     width : float
         Standard deviation of the distance, in coordinates.
-    centred : bool
-        Whether the mean is held at zero while all of them are free, because another parameter stands for it.
-        Otherwise it has no prior, as a common value that is integrated out.
+    instead : str or None
+        Parameter that stands for the mean: while it and all members are free the mean is held at zero.
+        Otherwise the mean has no prior, as a common value that is integrated out.
     """
 
     names: tuple[str, ...]
     width: float
-    centred: bool = False
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,11 @@ class Layout:
         held = {m: value for name, value in values.items() for m in self.expand(name)}
         for name, value in held.items():
             self[name].coordinate(value)  # raises for a value that must be positive and is not
-        return self._change(held, lambda p: replace(p, free=False, start=held[p.name], prior=None))
+        return self._change(held, lambda p: replace(p, free=False, start=held[p.name], prior=None, floor=0.0))
+
+    def with_floor(self, name: str, floor: float) -> "Layout":
+        """Return a layout in which this positive parameter, where it is free, stays above a value."""
+        return self._change([name], lambda p: replace(p, floor=floor) if p.free else p)
 
     def with_added(self, *parameters: Parameter) -> "Layout":
         """Return a layout with more parameters, at the end."""
@@ -268,7 +277,7 @@ class Layout:
             n = len(members)
             block = np.zeros((n + 1, len(self.parameters)))
             block[:n, members] = (np.eye(n) - 1 / n) / tie.width
-            if tie.centred and all(free):
+            if tie.instead is not None and self[tie.instead].free and all(free):
                 block[n, members] = 1 / (n * _CENTRING * tie.width)
             else:
                 block = block[:n]
@@ -290,14 +299,15 @@ class Units(Movable):
     def __init__(self, layout: Layout, oo: OO) -> None:
         self._scale = oo([p.scale for p in layout.parameters])
         self._log = oo([p.log for p in layout.parameters])
+        self._floor = oo([p.floor for p in layout.parameters])
 
     def values(self, coordinates: Tensor) -> Tensor:
         """Values (..., n_parameters) at coordinates of that shape, differentiable."""
         # exp is evaluated for all entries: the clamp also prevents overflow in those that are not logarithms.
         exponential = torch.exp(coordinates.clamp(-LOG_LIMIT, LOG_LIMIT))
-        return self._scale * torch.where(self._log, exponential, coordinates)
+        return self._floor + self._scale * torch.where(self._log, exponential, coordinates)
 
     def derivatives(self, coordinates: Tensor, values: Tensor) -> Tensor:
         """Derivatives of the values with respect to the coordinates, both (..., n_parameters)."""
         beyond = coordinates.abs() > LOG_LIMIT
-        return torch.where(self._log, values.masked_fill(beyond, 0.0), self._scale)
+        return torch.where(self._log, (values - self._floor).masked_fill(beyond, 0.0), self._scale)

@@ -22,6 +22,8 @@ from ooftorch.reporting.plot import save
 from ooftorch.simulation import surfaces as surface
 
 TELESCOPE, WAVELENGTH, ORDER, RMS = "paper", 1.1e-3, 5, 0.5
+# What is known here, and would be found by default: pointing of the maps, scale of the focus, illumination.
+KNOWN = {"dx": 0.0, "dy": 0.0, "dz_scale": 1.0, "x0": 0.0, "y0": 0.0}
 
 
 def observe(seed: int = 0) -> ooftorch.Observation:
@@ -34,7 +36,7 @@ def observe(seed: int = 0) -> ooftorch.Observation:
 
 def problem_of(observation: ooftorch.Observation) -> Problem:
     """What `ooftorch.fit` would minimise, on somewhat coarser pixels."""
-    return ooftorch.problem(observation, order=ORDER, n=96)
+    return ooftorch.problem(observation, order=ORDER, n=96, likelihood="gaussian", fixed=KNOWN)
 
 
 def six(problem: Problem) -> dict[str, OptimizeResult]:

@@ -92,3 +92,16 @@ def test_side_by_side_as_alone():
         alone = fit(observation)
         assert alone.amplitude_order == result.amplitude_order
         np.testing.assert_allclose(result.coefficients, alone.coefficients, atol=1e-3 * alone.phase_error)
+
+
+def test_a_bright_neighbour_changes_nothing():
+    """One observation of much higher S/N: the others are judged by their own noise, in any order."""
+    bent = simulate({"a5": 0.25, "a4": -0.15}, seed=4)
+    quiet = ooftorch.Simulator("alma", noise=ooftorch.Noise(snr=3000), **SETUP)
+    bright = quiet.observe(surfaces.random(4, 0.5, seed=5), seed=5)
+    alone = fit(bent)
+    assert alone.amplitude_order > 0
+    for night in ([bright, bent], [bent, bright]):
+        results = ooftorch.fit_many(night, order=4, n=128, device="cpu")
+        assert results[night.index(bent)].amplitude_order == alone.amplitude_order
+        assert results[night.index(bright)].amplitude_order == 0

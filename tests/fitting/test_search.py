@@ -95,7 +95,7 @@ def test_the_levels_lead_to_the_minimum_of_the_exact_model(likelihood):
 def test_approach_counts_its_evaluations_and_fits_the_noise(noise_known):
     levels, layout, start = problem(Cauchy(), noise_known=noise_known)
     tally, before = Tally(), start.clone()
-    end = approach(levels, layout, torch.tensor([1, 0]), start[[1, 0]], tally)
+    end = approach(levels, layout, torch.tensor([1, 0]), start[[1, 0]], tally, 2.0)
     assert torch.equal(start, before)
     assert int(end.n_eval.sum()) == tally.members
     assert tally.calls < tally.members  # side by side
@@ -106,7 +106,7 @@ def test_approach_counts_its_evaluations_and_fits_the_noise(noise_known):
     )
     torch.testing.assert_close(noise / sigma, torch.full_like(noise, 0.6), rtol=0, atol=0.15)
     # A row is the same fit whatever its neighbours.
-    alone = approach(levels, layout, torch.tensor([1]), start[[1]], Tally())
+    alone = approach(levels, layout, torch.tensor([1]), start[[1]], Tally(), 2.0)
     torch.testing.assert_close(alone.coordinates[0], end.coordinates[0], rtol=0, atol=1e-6)
     assert alone.n_eval[0] == end.n_eval[0]
 
