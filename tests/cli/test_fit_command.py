@@ -203,7 +203,7 @@ def test_every_option_reaches_the_fit(folder, quick):
     defaults = {
         "order": 5,
         "likelihood": "auto",
-        "illumination": None,
+        "illumination": "auto",
         "amplitude_order": None,
         "nuisance": "auto",
         "device": "auto",
