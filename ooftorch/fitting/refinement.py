@@ -14,7 +14,8 @@ from ooftorch.fitting import search
 from ooftorch.fitting.absorption import Absorption
 from ooftorch.fitting.bends import find_bends
 from ooftorch.fitting.posterior import Posterior
-from ooftorch.fitting.scan_terms import Found, Templates, build_templates, find_terms, renew_widths
+from ooftorch.fitting.scan_terms import Templates, build_templates
+from ooftorch.fitting.scan_widths import Found, find_terms, renew_widths
 from ooftorch.fitting.search import Minima
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics.parameters import Layout

@@ -588,7 +588,7 @@ def test_a_held_likelihood_is_held():
 
 
 def test_errors_that_are_far_too_small_do_not_bend_everything():
-    """With normal noise of a held scale the evidence counts what the residuals are, not what the file says."""
+    """With normal noise of a held scale the evidence goes by the residuals, not by what the file says."""
     z = surface(3, 0.6, 2)
     seen = observe(z, noise=0.003)
     trusted = altered(seen, lambda m, _: replace(m, sigma=0.1 * m.sigma))
