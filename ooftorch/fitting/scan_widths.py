@@ -1,6 +1,6 @@
 """Widths of the priors of scan-line terms: those that maximise the evidence, for a fixed model.
 
-MacKay 1992, Neural Computation 4, 415. The evidence depends on a matrix of k x k and a vector of k numbers for
+MacKay 1992, Neural Computation 4, 415. The evidence depends on k x k numbers and k numbers more for
 each line, k being the number of its templates, so that widths cost little once these are made.
 """
 
