@@ -3,6 +3,7 @@
 Observations of the same directions and focus offsets share their models and are fitted side by side.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
 from ooftorch.fitting.orders import Progress, fit_orders
 from ooftorch.fitting.results import build_result
-from ooftorch.fitting.setup import FitOptions, Setup, set_up
+from ooftorch.fitting.samples import is_recorded_in_steps
+from ooftorch.fitting.setup import FitOptions, Setup, check_shape, set_up
 from ooftorch.observation import Observation
 from ooftorch.optics.basis import SurfaceBasis
 from ooftorch.optics.illumination.base import Illumination
@@ -151,6 +153,25 @@ def _fit(
     progress: Callable[[Progress], None] | None,
 ) -> list[FitResult]:
     begin = time.perf_counter()
+    check_shape(observations)
+    results: list[FitResult] = []
+    # Power in coarse steps has a likelihood of its own.
+    in_steps = [options.likelihood == "auto" and is_recorded_in_steps(o) for o in observations]
+    order = sorted(range(len(observations)), key=lambda i: in_steps[i])
+    for _, numbers in itertools.groupby(order, key=lambda i: in_steps[i]):
+        results += _fit_alike([observations[i] for i in numbers], telescope, options, progress)
+    seconds = (time.perf_counter() - begin) / len(results)
+    placed = dict(zip(order, results, strict=True))
+    return [replace(placed[i], seconds=seconds) for i in range(len(results))]
+
+
+def _fit_alike(
+    observations: Sequence[Observation],
+    telescope: Telescope | str | Path | None,
+    options: FitOptions,
+    progress: Callable[[Progress], None] | None,
+) -> list[FitResult]:
+    """Fit observations that have one setup."""
     setup = set_up(observations, telescope, options)
     rows = torch.arange(len(observations), device=setup.starts.device)
     found = [
@@ -158,8 +179,7 @@ def _fit(
         for some in rows.split(_choose_batch_size(setup))
         for fitted in fit_orders(setup, some, progress)
     ]
-    results = [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
-    return [replace(result, seconds=(time.perf_counter() - begin) / len(results)) for result in results]
+    return [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
 
 
 def _choose_batch_size(setup: Setup) -> int:

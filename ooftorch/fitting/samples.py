@@ -132,13 +132,16 @@ def has_errors(maps: Sequence[BeamMap]) -> bool:
     return len(given) == len(maps) and not all((sigma == 1).all() for sigma in given)
 
 
-def is_recorded_in_steps(m: BeamMap) -> bool:
-    """Whether steps of the power are larger than its noise: more than a fifth of the samples are equal.
+def is_recorded_in_steps(observation: Observation) -> bool:
+    """Whether steps of the power are larger than its noise: more than a fifth of a map's samples are equal.
 
     A likelihood with long tails then takes these for the whole, and its noise for nothing.
     """
-    _, counts = np.unique(m.power[m.valid], return_counts=True)
-    return bool(counts.max() > _EQUAL * m.n_valid)
+
+    def count_equal(m: BeamMap) -> int:
+        return int(np.unique(m.power[m.valid], return_counts=True)[1].max(initial=0))
+
+    return any(count_equal(m) > _EQUAL * m.n_valid for m in observation.maps)
 
 
 def describe_errors(maps: Sequence[BeamMap]) -> list[str]:

@@ -41,7 +41,7 @@ from ooftorch.optics.pixels import choose_raster
 from ooftorch.optics.telescope import Telescope
 from ooftorch.scans import find_lines, find_smear
 
-__all__ = ["FitOptions", "Setup", "set_up"]
+__all__ = ["FitOptions", "Setup", "check_shape", "set_up"]
 
 # Least scale of the noise where it is fitted, over the peak: below it is what the model's pixels leave out.
 _LEAST_NOISE = 3e-5
@@ -114,6 +114,7 @@ def set_up(
     Parameters
     ----------
     observations : sequence of Observation
+        For the likelihood "auto", with power in coarse steps in all of them or none.
     telescope : Telescope, str, Path or None
     options : FitOptions
 
@@ -126,12 +127,10 @@ def set_up(
     InputError
         As in `ooftorch.fit_many`.
     """
-    _check_shape(observations)
+    check_shape(observations)
     one = observations[0]
     telescope = _choose_telescope(one, telescope)
-    coarse_steps = options.likelihood == "auto" and any(
-        is_recorded_in_steps(m) for o in observations for m in o.maps
-    )
+    coarse_steps = options.likelihood == "auto" and all(map(is_recorded_in_steps, observations))
     likelihood = likelihoods.choose("gaussian" if coarse_steps else options.likelihood)
     noise = noise_models.choose(options.noise)
     terms = choose_terms(options.nuisance)
@@ -234,7 +233,7 @@ def _check_free(layout: Layout, own: Iterable[str], basis: SurfaceBasis, n_data:
         )
 
 
-def _check_shape(observations: Sequence[Observation]) -> None:
+def check_shape(observations: Sequence[Observation]) -> None:
     """Raise InputError for observations that cannot be fitted, or not side by side."""
     one = observations[0]
     for i, other in enumerate(observations, 1):

@@ -577,6 +577,10 @@ def test_power_in_coarse_steps_is_fitted_with_normal_noise():
     assert any("coarse steps" in note for note in result.notes)
     assert phase_error(result, z) < 0.1
     assert ooftorch.fit(seen, order=3, n=96).likelihood == "student"
+    # Side by side each has its own.
+    both = ooftorch.fit_many([rounded, seen], order=3, n=96)
+    assert [r.likelihood for r in both] == ["gaussian", "student"]
+    np.testing.assert_allclose(both[0].coefficients, result.coefficients, atol=1e-5)
     assert ooftorch.fit(rounded, order=3, n=96, likelihood="cauchy").likelihood == "cauchy"
 
 
