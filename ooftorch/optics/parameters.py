@@ -23,9 +23,9 @@ LOG_LIMIT = 50.0
 """Limit of |log(value/scale)| of a positive parameter; beyond it is clamped, so that a line search that
 overshoots does not overflow."""
 
-# Standard deviation of the mean of a tie that is held at zero, over its width. The model does not change along
-# the mean, so the minimum has it at exactly zero. The error that it adds to the tilts is 1e-4 rad and less; the
-# condition of the information is raised to some 1e9, which leaves seven digits in double precision.
+# Standard deviation of the mean of a tie that is held at zero, over its width. The model does not change
+# along the mean, so the minimum has it at exactly zero. The error that it adds to the tilts is 1e-4 rad and
+# less; the condition of the information is raised to some 1e9: seven digits are left in double precision.
 _CENTRING = 1e-4
 
 
