@@ -127,8 +127,8 @@ def fit_many(
     Parameters
     ----------
     observations : sequence of Observation
-        With the same directions, focus offsets, wavelength and receiver; power, errors and missing samples
-        may differ.
+        With the same directions, scan lines, smearing, focus offsets, wavelength and receiver; power, errors
+        and missing samples may differ.
     telescope, progress, **options
         As in `fit`.
 
