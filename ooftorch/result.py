@@ -17,12 +17,16 @@ __all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"
 
 
 class Estimate(NamedTuple):
-    """Value of a parameter, its standard error (0 if it was held), unit, and whether it was free."""
+    """Value of a parameter, its standard errors (0 if it was held), unit, and whether it was free.
+
+    `sigma` includes what the residuals show beyond independent noise; `sigma_noise` is from such noise alone.
+    """
 
     value: float
     sigma: float
     unit: str
     free: bool
+    sigma_noise: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,8 @@ class Aperture:
         Of the dish, metres.
     normal_factor : ndarray, (n, n) or None
         Surface error along the normal over half-path error; None if the focal length is not known.
+    phase_error : ndarray, (n, n) or None
+        Standard error of the phase, radians; NaN as the phase. None in files of layouts 1 to 3.
     """
 
     axis: np.ndarray
@@ -140,6 +146,7 @@ class Aperture:
     open: np.ndarray
     radius: float
     normal_factor: np.ndarray | None
+    phase_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +174,8 @@ class FitResult:
     parameters : mapping of str to Estimate
         Every parameter of the model, in order.
     covariance : ndarray, (n_free, n_free)
-        Covariance of the free parameters in their units, in the order of `parameters`.
+        Covariance of the free parameters in their units, in the order of `parameters`; it includes what the
+        residuals show beyond independent noise.
     maps : tuple of MapFit
         In the order of dz.
     orders : tuple of OrderFit
@@ -193,6 +201,9 @@ class FitResult:
     focus : ndarray, (n_terms,), or None
         Coefficients of the phase that a focus offset makes, radians per metre of dz, as near as the basis
         comes to it over the disc that `phase_rms` is of. None in files of layouts 1 and 2.
+    noise_covariance : ndarray, (n_free, n_free), or None
+        As `covariance`, from independent noise alone. None in files of layouts 1 to 3, whose `covariance` is
+        that.
     """
 
     input: str
@@ -226,6 +237,7 @@ class FitResult:
     amplitude_order: int = 0
     scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
+    noise_covariance: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -253,13 +265,38 @@ class FitResult:
         return self._find_rms_error(self._covariance_of_coefficients)
 
     @property
+    def phase_error_noise(self) -> float:
+        """As `phase_error`, from independent noise alone; NaN where that is not known apart."""
+        if self.noise_covariance is None:
+            return math.nan
+        return self._find_rms_error(self._pick_coefficients(self.noise_covariance))
+
+    @property
+    def surface_rms_estimate(self) -> tuple[float, float]:
+        """Rms half-path error without what noise adds to it, and its standard error, metres.
+
+        The mean square of the fitted surface is that of the true one plus the variance of the fit.
+        """
+        c, covariance, gram = self.coefficients, self._covariance_of_coefficients, self.gram
+        by_covariance = gram @ covariance
+        square, noise = c @ gram @ c, np.trace(by_covariance)
+        variance = 4 * c @ by_covariance @ gram @ c + 2 * np.trace(by_covariance @ by_covariance)
+        # Of a small surface the square is known, and not its root: the error is at most that of its size.
+        error = math.sqrt(max(variance, 0.0)) / (2 * math.sqrt(max(square, noise, 1e-300)))
+        rms = math.sqrt(max(square - noise, 0.0))
+        return half_path(rms, self.wavelength), half_path(error, self.wavelength)
+
+    @property
     def _covariance_of_coefficients(self) -> np.ndarray:
         """Covariance of all coefficients of the basis, (n_terms, n_terms); zero for held ones."""
+        return self._pick_coefficients(self.covariance)
+
+    def _pick_coefficients(self, of_free: np.ndarray) -> np.ndarray:
         names, free = self.basis.names, self.free_names
         rows = [free.index(name) for name in names if name in free]
         kept = [i for i, name in enumerate(names) if name in free]
         covariance = np.zeros((len(names), len(names)))
-        covariance[np.ix_(kept, kept)] = self.covariance[np.ix_(rows, rows)]
+        covariance[np.ix_(kept, kept)] = of_free[np.ix_(rows, rows)]
         return covariance
 
     def _find_rms_error(self, covariance: np.ndarray) -> float:

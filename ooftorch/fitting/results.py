@@ -6,10 +6,11 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
+from ooftorch.fitting.errors import estimate_covariances, group_samples
 from ooftorch.fitting.evaluation import Fitted
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics import zernike
-from ooftorch.optics.basis import fit_plane
+from ooftorch.optics.basis import SurfaceBasis, fit_plane
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, ScanTerm
@@ -41,9 +42,13 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     levels, layout, observation = setup.levels, fitted.layout, setup.observations[row]
     model, u, posterior = levels.exact.model, fitted.coordinates, fitted.posterior
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
-    covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
+    groups = group_samples(posterior.samples, model.wavelength / (2 * model.telescope.radius))
+    scale = np.outer(derivatives, derivatives)
+    noise, covariance = (
+        c.cpu().numpy() * scale for c in estimate_covariances(posterior, u[posterior.free], groups)
+    )
     left_out = {name for names in setup.bends for name in names if not layout[name].free}
-    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, left_out)
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, noise, left_out)
     maps = [
         MapFit(
             m.dz,
@@ -95,9 +100,10 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         n_eval=sum(o.n_eval for o in fitted.orders),
         parameters=estimates,
         covariance=covariance,
+        noise_covariance=noise,
         maps=tuple(maps),
         orders=fitted.orders,
-        aperture=_build_aperture(model, u),
+        aperture=_build_aperture(model, u, _pick_surface(layout, covariance, model.instrument.basis)),
         notes=setup.notes(row),
         seconds=seconds,
         basis=model.instrument.basis,
@@ -136,21 +142,47 @@ def _find_amplitude_order(layout: Layout) -> int:
 
 
 def _estimate_parameters(
-    layout: Layout, u: np.ndarray, covariance: np.ndarray, left_out: Collection[str]
+    layout: Layout,
+    u: np.ndarray,
+    covariance: np.ndarray,
+    noise: np.ndarray,
+    left_out: Collection[str],
 ) -> dict[str, Estimate]:
     """Estimates of all parameters but those that could have been taken up and were not."""
-    sigma = np.zeros(len(u))
+    sigma, sigma_noise = np.zeros((2, len(u)))
     sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    sigma_noise[layout.free] = np.sqrt(np.clip(np.diag(noise), 0, None))
     values = layout.values(u)
     return {
-        p.name: Estimate(values[p.name], float(s), p.unit, p.free)
-        for p, s in zip(layout.parameters, sigma, strict=True)
+        p.name: Estimate(values[p.name], s, p.unit, p.free, s_noise)
+        for p, s, s_noise in zip(layout.parameters, sigma.tolist(), sigma_noise.tolist(), strict=True)
         if p.name not in left_out
     }
 
 
-def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
-    """Aperture field on the raster of the model, piston and tilt removed from the phase."""
+def _pick_surface(layout: Layout, covariance: np.ndarray, basis: SurfaceBasis) -> np.ndarray:
+    """Covariance of all coefficients of the surface; zero for held ones."""
+    rows = [layout.free.index(i) if i in layout.free else -1 for i in map(layout.index, basis.names)]
+    padded = np.pad(covariance, (0, 1))
+    return padded[np.ix_(rows, rows)]
+
+
+def _find_phase_error(model: BeamModel, covariance: np.ndarray) -> np.ndarray:
+    """Standard error of the phase at the pixels, (n_pixels,), piston and tilt removed."""
+    basis, pixels = model.instrument.basis, model.pixels
+    terms = model.parts.surface.matrix.cpu().numpy()
+    if basis.x_tilt is None:
+        terms = terms - fit_plane(terms, pixels.x, pixels.y)
+    else:
+        terms = terms * np.isin(basis.names, basis.shape_names)[:, np.newaxis]
+    return np.sqrt(np.clip(np.einsum("kp,kp->p", terms, covariance @ terms), 0, None))
+
+
+def _build_aperture(model: BeamModel, u: torch.Tensor, covariance: np.ndarray) -> Aperture:
+    """Aperture field on the raster of the model, piston and tilt removed from the phase.
+
+    The covariance is that of all coefficients of the surface.
+    """
     basis, pixels = model.instrument.basis, model.pixels
     flat = u.clone()
     for name in (basis.piston, basis.x_tilt, basis.y_tilt):
@@ -163,6 +195,7 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         phase = phase - fit_plane(phase[np.newaxis], pixels.x, pixels.y)[0]
     dark = amplitude <= 1e-9 * amplitude.max()
     phase[dark] = math.nan
+    error = np.where(dark, math.nan, _find_phase_error(model, covariance))
     x, y = np.meshgrid(pixels.axis, pixels.axis)
     return Aperture(
         axis=pixels.axis,
@@ -171,4 +204,5 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         open=pixels.fill_square(np.where(dark, 0.0, np.clip(is_open, 0, 1)), 0.0),
         radius=model.telescope.radius,
         normal_factor=model.telescope.surface_normal_factor(x, y),
+        phase_error=pixels.fill_square(error, math.nan),
     )

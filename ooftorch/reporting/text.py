@@ -198,17 +198,33 @@ def _sigma(p: "Estimate", unit: float = 1.0) -> str:
 
 
 def _main_numbers(result: "FitResult") -> list[str]:
+    estimate, error = (1e6 * value for value in result.surface_rms_estimate)
     return [
         *_line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
-        *_line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
+        *_phase_error(result),
         *_truth(result),
         *_line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
+        *_line("", f"{estimate:.0f} +- {error:.2g} um without what the error of the fit adds to it"),
         *_line(
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
         ),
         *_focus(result),
         *_pointing(result),
+    ]
+
+
+def _phase_error(result: "FitResult") -> list[str]:
+    """Return the lines of the error of the phase, and of what its two kinds are."""
+    if math.isnan(result.phase_error_noise):
+        return _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone")
+    return [
+        *_line(
+            "phase error",
+            f"{result.phase_error:.2g} rad rms, as all +- here: from the noise, widened by how the residuals "
+            "of neighbouring samples and scan lines go together",
+        ),
+        *_line("", f"{result.phase_error_noise:.2g} rad if the noise of each sample were independent"),
     ]
 
 
@@ -247,7 +263,7 @@ def _truth(result: "FitResult") -> list[str]:
     if found is None:
         return []
     text = (
-        f"off by {found['actual_phase_error_rad']:.3g} rad rms over the dish (noise alone: "
+        f"off by {found['actual_phase_error_rad']:.3g} rad rms over the dish (predicted: "
         f"{found['predicted_rad']:.3g}), {found['surface_error_um']:.1f} um half-path"
     )
     pulls = found["pulls"]

@@ -94,7 +94,7 @@ def test_summary_has_every_fixed_name_and_is_json(result):
     assert s["n_data"] == 3 * 225 - 1
     assert s["n_missing"] == 1
     assert s["converged"] is True
-    assert set(s["parameters"]["z1"]) == {"value", "sigma", "unit", "free"}
+    assert set(s["parameters"]["z1"]) == {"value", "sigma", "sigma_noise", "unit", "free"}
     assert s["parameters"]["z3"]["unit"] == "rad"
     assert s["parameters"]["dz"]["free"] is False
     assert [m["dz_m"] for m in s["maps"]] == list(DZ)
@@ -429,11 +429,11 @@ def test_report_says_how_far_off_the_truth_is(result, marked):
     assert "truth" not in report(result)
     lines = report(marked).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("truth"))
-    assert lines[at - 1].startswith("phase error")
+    assert lines[at - 3].startswith("phase error")
     error = summary(marked)["truth"]["actual_phase_error_rad"]
     pull = 0.3 / marked.parameters["z4"].sigma
     assert " ".join(" ".join(lines[at : at + 2]).split()) == (
-        f"truth off by {error:.3g} rad rms over the dish (noise alone: {marked.phase_error:.3g}), "
+        f"truth off by {error:.3g} rad rms over the dish (predicted: {marked.phase_error:.3g}), "
         f"{238.73 * error:.1f} um half-path; worst z4, {pull:.1f} sigma"
     )
     # A true value of nothing that was fitted: how far off it is stands there all the same.
@@ -511,7 +511,7 @@ def test_tails_of_the_noise_are_told_in_words(result, degrees, words):
 
 
 def test_errors_of_scan_lines_are_told(result):
-    assert "scan lines" not in report(result)
+    assert "\nscan lines " not in report(result)
     text = report(scanned(("level", "peak", (3e-3, 4e-3, 0.0)), ("gain", "", (0.02, 0.02, 0.02)))(result))
     # Rms of 3, 4 and 0 is 2.9.
     assert "scan lines       levels 0.29 % of peak, gains 2 % (rms), integrated out\n" in text
