@@ -13,13 +13,15 @@ from ooftorch.units import half_path
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"]
+__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderEvidence", "OrderFit", "ScanTerm"]
 
 
 class Estimate(NamedTuple):
     """Value of a parameter, its standard errors (0 if it was held), unit, and whether it was free.
 
-    `sigma` includes what the residuals show beyond independent noise; `sigma_noise` is from such noise alone.
+    `sigma` includes what the residuals show beyond independent noise; `sigma_noise` is from such noise alone;
+    `sigma_model` is how far a wider model would move it, beyond what noise makes of that: the next order of
+    the surface and of the amplitude. NaN where that was not asked.
     """
 
     value: float
@@ -27,6 +29,32 @@ class Estimate(NamedTuple):
     unit: str
     free: bool
     sigma_noise: float = math.nan
+    sigma_model: float = math.nan
+
+
+class OrderEvidence(NamedTuple):
+    """Whether the maps ask for the last order of the surface, and for the next.
+
+    Gains are of the objective (natural units), divided by the ratio of the variances with and without what
+    the residuals show beyond independent noise. Costs are half the number of terms times the logarithm of the
+    number of samples over that ratio (Schwarz 1978, Annals of Statistics 6, 461): an order is asked for whose
+    gain is above its cost.
+
+    Attributes
+    ----------
+    gain_last, cost_last : float
+        Of the last order; NaN where it is not free.
+    gain_next, cost_next : float
+        Of the next order, to first order; NaN for a basis that has none.
+    """
+
+    gain_last: float = math.nan
+    cost_last: float = math.nan
+    gain_next: float = math.nan
+    cost_next: float = math.nan
+
+
+_UNKNOWN = OrderEvidence()
 
 
 @dataclass(frozen=True)
@@ -204,6 +232,8 @@ class FitResult:
     noise_covariance : ndarray, (n_free, n_free), or None
         As `covariance`, from independent noise alone. None in files of layouts 1 to 3, whose `covariance` is
         that.
+    order_evidence : OrderEvidence
+        What the last order and the next are worth.
     """
 
     input: str
@@ -238,6 +268,7 @@ class FitResult:
     scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
     noise_covariance: np.ndarray | None = field(default=None, repr=False)
+    order_evidence: OrderEvidence = _UNKNOWN
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -270,6 +301,23 @@ class FitResult:
         if self.noise_covariance is None:
             return math.nan
         return self._find_rms_error(self._pick_coefficients(self.noise_covariance))
+
+    @property
+    def phase_error_model(self) -> float:
+        """How far a wider model would move the phase beyond its noise, rms over the same disc, radians.
+
+        NaN where that was not asked.
+        """
+        sizes = np.array([self.parameters[name].sigma_model for name in self.basis.names])
+        return float(np.sqrt(np.diag(self.gram) @ sizes**2))
+
+    @property
+    def recommended_order(self) -> int:
+        """The order that the maps ask for: the next, this one, or the one below."""
+        e = self.order_evidence
+        if e.gain_next > e.cost_next:
+            return self.order + 1
+        return self.order - 1 if self.order > 1 and e.gain_last < e.cost_last else self.order
 
     @property
     def surface_rms_estimate(self) -> tuple[float, float]:

@@ -105,18 +105,18 @@ def _choose_run(line: Tensor, x: Tensor, y: Tensor, beam: float) -> int:
     return min(max(within, _LEAST_RUN), max(len(counts) // 4, 1))
 
 
-def estimate_covariances(posterior: Posterior, free: Tensor, groups: Groups) -> Covariances:
-    """Estimate the covariances of the free coordinates (n_free,) at the minimum of one observation.
+def estimate_covariances(posterior: Posterior, linear: Linearised, groups: Groups) -> Covariances:
+    """Estimate the covariances of the free coordinates at the minimum of one observation.
 
     Parameters
     ----------
     posterior : Posterior
         Of one observation.
-    free : Tensor, (n_free,)
+    linear : Linearised
+        At its minimum.
     groups : Groups
         Of its samples.
     """
-    linear = posterior.linearise(free)
     noise = posterior.noise_covariance(linear)
     return Covariances(noise, _estimate_robust(posterior, linear, noise, groups))
 

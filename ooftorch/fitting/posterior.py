@@ -25,8 +25,8 @@ class Linearised(NamedTuple):
 
     Attributes
     ----------
-    values : Tensor, (n_parameters,)
-        Of all parameters there.
+    at : Prediction
+        Of the model there.
     law : Likelihood
         With its own parameters as they are there.
     residuals : Tensor, (n,)
@@ -39,7 +39,7 @@ class Linearised(NamedTuple):
         The change of these terms.
     """
 
-    values: Tensor
+    at: Prediction
     law: Likelihood
     residuals: Tensor
     whitened: Tensor
@@ -338,11 +338,14 @@ class Posterior:
         at = self.model.at(self.complete(free))
         law = self.law(at.values)
         residuals, _ = self._absorb(self.whiten_residuals(at), self.absorption)
-        whitened = self.whitening.whiten(at.jacobian(self.layout.free), self._scale(at.values))
-        rows, amplitudes = whitened, None
-        if self.absorption is not None:
-            rows, amplitudes = self.absorption.remove(whitened)
-        return Linearised(at.values, law, residuals, whitened, rows, amplitudes)
+        whitened = self.whiten(at, at.jacobian(self.layout.free))
+        return Linearised(at, law, residuals, whitened, *self.absorb_rows(whitened))
+
+    def absorb_rows(self, whitened: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take what the nuisance terms of the scan lines take up out of whitened derivatives (k, n)."""
+        if self.absorption is None:
+            return whitened, None
+        return self.absorption.remove(whitened)
 
     @torch.no_grad()
     def noise_covariance(self, linear: "Linearised") -> Tensor:
@@ -364,7 +367,7 @@ class Posterior:
 
     def find_information(self, linear: "Linearised", per_sample: Tensor) -> Tensor:
         """Information (n_free, n_free) of data and priors, with this much per whitened sample."""
-        return self._information((linear.rows, linear.amplitudes), linear.values, per_sample)
+        return self._information((linear.rows, linear.amplitudes), linear.at.values, per_sample)
 
     def _information(self, rows: tuple[Tensor, Tensor | None], values: Tensor, per_sample: Tensor) -> Tensor:
         fisher = self._gram(rows, per_sample[..., None, None])

@@ -1,19 +1,20 @@
 """Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
 
 from ooftorch.fitting.errors import estimate_covariances, group_samples
 from ooftorch.fitting.evaluation import Fitted
+from ooftorch.fitting.next_order import Wider, try_wider_model
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics import zernike
 from ooftorch.optics.basis import SurfaceBasis, fit_plane
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, ScanTerm
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, ScanTerm
 from ooftorch.scans import is_placed
 
 __all__ = ["build_result"]
@@ -44,11 +45,18 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
     groups = group_samples(posterior.samples, model.wavelength / (2 * model.telescope.radius))
     scale = np.outer(derivatives, derivatives)
-    noise, covariance = (
-        c.cpu().numpy() * scale for c in estimate_covariances(posterior, u[posterior.free], groups)
-    )
+    linear = posterior.linearise(u[posterior.free])
+    noise, covariance = (c.cpu().numpy() * scale for c in estimate_covariances(posterior, linear, groups))
+    amplitude_order = _find_amplitude_order(layout)
+    wider = try_wider_model(posterior, linear, amplitude_order)
+    basis = model.instrument.basis
+    # What the residuals show beyond independent noise, as a factor on the variance of the surface.
+    surface, surface_noise = (_pick_surface(layout, c, basis) for c in (covariance, noise))
+    excess = np.trace(surface) / np.trace(surface_noise) if surface_noise.any() else 1.0
     left_out = {name for names in setup.bends for name in names if not layout[name].free}
-    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, noise, left_out)
+    beyond = (wider.change.square() - excess * wider.noise.square()).clamp(min=0.0).sqrt().cpu().numpy()
+    sigmas = (np.sqrt(np.diag(covariance)), np.sqrt(np.diag(noise)), beyond * np.abs(derivatives))
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), sigmas, left_out)
     maps = [
         MapFit(
             m.dz,
@@ -70,6 +78,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
             )
         )
     ]
+    n_data = int(posterior.samples.valid.sum())
     converged = fitted.distance < _CONVERGED
     if converged:
         message = f"at a minimum to within {fitted.distance:.1g} standard deviations"
@@ -94,7 +103,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         message=message,
         objective=last.objective,
         chi2_reduced=last.chi2_reduced,
-        n_data=int(posterior.samples.valid.sum()),
+        n_data=n_data,
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in fitted.orders),
@@ -103,22 +112,48 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         noise_covariance=noise,
         maps=tuple(maps),
         orders=fitted.orders,
-        aperture=_build_aperture(model, u, _pick_surface(layout, covariance, model.instrument.basis)),
+        aperture=_build_aperture(model, u, surface),
         notes=setup.notes(row),
         seconds=seconds,
-        basis=model.instrument.basis,
+        basis=basis,
         robust=levels.likelihood.robust,
         stop_radius=stop_radius,
         good_surface_rms=model.telescope.good_surface_rms,
         truth=observation.truth,
-        amplitude_order=_find_amplitude_order(layout),
+        amplitude_order=amplitude_order,
         scan_terms=tuple(
             ScanTerm(term.name, term.unit, tuple(rms.tolist()))
             for term, rms in zip(setup.terms, fitted.widths.T, strict=True)
             if rms.any()
         ),
         focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
+        order_evidence=_judge_orders(layout, u, covariance / scale, wider, basis, n_data / excess, excess),
     )
+
+
+def _judge_orders(
+    layout: Layout,
+    u: torch.Tensor,
+    covariance: np.ndarray,
+    wider: Wider,
+    basis: SurfaceBasis,
+    n_effective: float,
+    excess: float,
+) -> OrderEvidence:
+    """Gains and costs of the last order of the basis and of the next; the covariance is of coordinates."""
+    each = 0.5 * math.log(max(n_effective, 1.0))  # cost of a term
+    last = [
+        layout.index(name)
+        for name, order in zip(basis.names, basis.orders, strict=True)
+        if order == basis.order and layout[name].free
+    ]
+    gain = math.nan
+    if last:
+        rows = [layout.free.index(i) for i in last]
+        values = u[last].cpu().numpy()
+        gain = 0.5 * float(values @ np.linalg.pinv(covariance[np.ix_(rows, rows)], hermitian=True) @ values)
+    gain_next = wider.gain / float(excess) if wider.n_terms else math.nan
+    return OrderEvidence(gain, each * len(last) if last else math.nan, gain_next, each * wider.n_terms)
 
 
 def _project_focus(model: BeamModel, disc: float) -> np.ndarray:
@@ -142,20 +177,18 @@ def _find_amplitude_order(layout: Layout) -> int:
 
 
 def _estimate_parameters(
-    layout: Layout,
-    u: np.ndarray,
-    covariance: np.ndarray,
-    noise: np.ndarray,
-    left_out: Collection[str],
+    layout: Layout, u: np.ndarray, sigmas: Iterable[np.ndarray], left_out: Collection[str]
 ) -> dict[str, Estimate]:
-    """Estimates of all parameters but those that could have been taken up and were not."""
-    sigma, sigma_noise = np.zeros((2, len(u)))
-    sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
-    sigma_noise[layout.free] = np.sqrt(np.clip(np.diag(noise), 0, None))
+    """Estimates of all parameters but those that could have been taken up and were not.
+
+    The errors (n_free,) are in the order of `Estimate`; held parameters have none.
+    """
+    columns = np.zeros((3, len(u)))
+    columns[:, layout.free] = list(sigmas)
     values = layout.values(u)
     return {
-        p.name: Estimate(values[p.name], s, p.unit, p.free, s_noise)
-        for p, s, s_noise in zip(layout.parameters, sigma.tolist(), sigma_noise.tolist(), strict=True)
+        p.name: Estimate(values[p.name], sigma, p.unit, p.free, *others)
+        for p, (sigma, *others) in zip(layout.parameters, columns.T.tolist(), strict=True)
         if p.name not in left_out
     }
 

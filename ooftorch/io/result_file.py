@@ -2,8 +2,9 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 4; read as well are layout 3, which lacks SIGMA_NOISE, NOISE_COVARIANCE
-                  and APERTURE_ERROR and has the errors from the noise alone in SIGMA and COVARIANCE;
+    OOFFIT        layout of this file, 4; read as well are layout 3, which lacks SIGMA_NOISE, SIGMA_MODEL,
+                  NOISE_COVARIANCE, APERTURE_ERROR and GAINLAST to COSTNEXT, and has the errors from the noise
+                  alone in SIGMA and COVARIANCE;
                   layout 2, which also lacks SURFACE_FOCUS, SCAN_TERMS and AMPORDER; and layout 1, which also
                   lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
@@ -33,6 +34,10 @@ Primary header
     ROBUST        whether the likelihood is robust against outliers
     AMPORDER      highest order of the Zernikes that bend the illumination; 0 for none
     STOPRAD       radius of the illumination's own edge over the dish radius (absent where it has none)
+    GAINLAST      gain of the last order of the basis, and its cost: see `OrderEvidence`
+    COSTLAST
+    GAINNEXT      gain of the next order, and its cost
+    COSTNEXT
     GOODRMS  m    rms half-path error that a good solution stays below (absent where none is known)
     PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
     SURFRMS  m    rms half-path error (not read back)
@@ -44,7 +49,8 @@ Primary header
 Extensions
     PARAMETERS
         NAME, VALUE, SIGMA (standard error, with what the residuals show beyond independent noise),
-        SIGMA_NOISE (from such noise alone), UNIT (of all three), FREE; a row per parameter.
+        SIGMA_NOISE (from such noise alone), SIGMA_MODEL (how far a wider model would move it), UNIT (of all
+        four), FREE; a row per parameter.
     COVARIANCE, NOISE_COVARIANCE
         Images; of the free parameters, named PAR1, PAR2, ... in the header. The squares of SIGMA and of
         SIGMA_NOISE are on their diagonals.
@@ -101,7 +107,7 @@ from ooftorch.io.fits_tools import (
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
@@ -133,6 +139,12 @@ _INT = {
     "n_missing": ("NMISSING", "samples never observed"),
     "n_free": ("NFREE", "free parameters"),
     "n_eval": ("NEVAL", "evaluations of value and gradient"),
+}
+_EVIDENCE = {
+    "gain_last": ("GAINLAST", "gain of the last order of the basis"),
+    "cost_last": ("COSTLAST", "least gain that asks for it"),
+    "gain_next": ("GAINNEXT", "gain of the next order"),
+    "cost_next": ("COSTNEXT", "least gain that asks for it"),
 }
 _DERIVED = {
     "phase_rms": ("PHASERMS", "[rad] rms phase, piston and tilt removed"),
@@ -185,6 +197,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
                 fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
                 fits.Column("SIGMA", "D", array=np.array([p.sigma for p in parameters.values()])),
                 fits.Column("SIGMA_NOISE", "D", array=np.array([p.sigma_noise for p in parameters.values()])),
+                fits.Column("SIGMA_MODEL", "D", array=np.array([p.sigma_model for p in parameters.values()])),
                 make_text_column("UNIT", [escape(p.unit) for p in parameters.values()]),
                 fits.Column("FREE", "L", array=np.array([p.free for p in parameters.values()])),
             ],
@@ -248,7 +261,9 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
     fields |= {name: float(header[key]) for name, (key, _) in _FLOAT.items()}
     fields |= {name: header[key] for name, (key, _) in _INT.items()}
     rows, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
-    names = ["NAME", "VALUE", "SIGMA", "UNIT", "FREE"] + ["SIGMA_NOISE"] * (header["OOFFIT"] >= 4)
+    names = ["NAME", "VALUE", "SIGMA", "UNIT", "FREE"] + ["SIGMA_NOISE", "SIGMA_MODEL"] * (
+        header["OOFFIT"] >= 4
+    )
     columns = (rows[name].tolist() for name in names)
     order_columns = {field: orders[name].tolist() for field, (name, _) in _ORDERS.items()}
     optional = {name: hdus.get(_IMAGES[name][0]) for name in ("normal_factor", "phase_error")}
@@ -277,6 +292,7 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         truth=truth,
         focus=copy_native(hdus["SURFACE_FOCUS"].data["FOCUS"]) if "SURFACE_FOCUS" in hdus else None,
         noise_covariance=copy_native(hdus["NOISE_COVARIANCE"].data) if "NOISE_COVARIANCE" in hdus else None,
+        order_evidence=OrderEvidence(*(float(header.get(card, "nan")) for card, _ in _EVIDENCE.values())),
         amplitude_order=header.get("AMPORDER", 0),
         scan_terms=_read_scan_terms(hdus),
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
@@ -346,6 +362,8 @@ def _make_header(result: FitResult) -> fits.Header:
         header.append(make_card(key, getattr(result, name), comment))
     for name, (key, comment) in _INT.items():
         header[key] = (getattr(result, name), comment)
+    for name, (key, comment) in _EVIDENCE.items():
+        header.append(make_card(key, getattr(result.order_evidence, name), comment))
     header["BASIS"] = escape(result.basis.name)
     header["AMPORDER"] = (result.amplitude_order, "highest order of the illumination's bend")
     header["ROBUST"] = (result.robust, "likelihood robust against outliers")

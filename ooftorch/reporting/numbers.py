@@ -22,8 +22,10 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     """Return what `summary.json` holds.
 
     Units are in the names; a number that does not exist is None. `sigma` of a parameter is its standard error
-    with what the residuals show beyond independent noise, `sigma_noise` that from such noise alone;
-    `phase_error_rad` and `phase_error_noise_rad` are what these come to over the dish. `surface_rms_um` is
+    with what the residuals show beyond independent noise, `sigma_noise` that from such noise alone,
+    `sigma_model` how far a wider model would move it; `phase_error_rad`, `phase_error_noise_rad` and
+    `phase_error_model_rad` are what these come to over the dish. `recommended_order` is the order that the
+    maps ask for, for the reasons in `order_evidence`. `surface_rms_um` is
     the half-path error of the fitted surface, `surface_rms_estimate_um` that without what noise adds to it,
     with its standard error `surface_rms_error_um`. `pointing_arcsec` is where the tilts z2 and z1
     alone put the beam, telescope minus source, and that of each map what is added to it there, with
@@ -69,6 +71,8 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             },
             "basis": result.basis.name,
             "order": result.order,
+            "recommended_order": result.recommended_order,
+            "order_evidence": result.order_evidence._asdict(),
             "converged": result.converged,
             "message": result.message,
             "verdict": word,
@@ -84,6 +88,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "phase_rms_rad": result.phase_rms,
             "phase_error_rad": result.phase_error,
             "phase_error_noise_rad": result.phase_error_noise,
+            "phase_error_model_rad": result.phase_error_model,
             "surface_rms_um": 1e6 * result.surface_rms,
             "surface_rms_kind": "half-path",
             "surface_rms_estimate_um": 1e6 * surface_rms,

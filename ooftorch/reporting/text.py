@@ -204,7 +204,7 @@ def _main_numbers(result: "FitResult") -> list[str]:
         *_phase_error(result),
         *_truth(result),
         *_line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
-        *_line("", f"{estimate:.0f} +- {error:.2g} um without what the error of the fit adds to it"),
+        *_line("  less error", f"{estimate:.0f} +- {error:.2g} um, without what the errors add to it"),
         *_line(
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
@@ -224,8 +224,25 @@ def _phase_error(result: "FitResult") -> list[str]:
             f"{result.phase_error:.2g} rad rms, as all +- here: from the noise, widened by how the residuals "
             "of neighbouring samples and scan lines go together",
         ),
-        *_line("", f"{result.phase_error_noise:.2g} rad if the noise of each sample were independent"),
+        *_line("  noise alone", f"{result.phase_error_noise:.2g} rad rms, were all samples independent"),
+        *_line(
+            "  wider model",
+            f"{result.phase_error_model:.2g} rad rms that the next orders of surface and amplitude would "
+            "move it, beyond their noise",
+        ),
+        *_order(result),
     ]
+
+
+def _order(result: "FitResult") -> list[str]:
+    """Return the lines of what the last order and the next are worth, and the order to use."""
+    e, n = result.order_evidence, result.order
+    found = [
+        f"order {order} gains {gain:.3g} (asked for above {cost:.2g})"
+        for order, gain, cost in ((n, e.gain_last, e.cost_last), (n + 1, e.gain_next, e.cost_next))
+        if math.isfinite(gain)
+    ]
+    return _line("order", f"{', '.join(found)}: use order {result.recommended_order}") if found else []
 
 
 def _focus(result: "FitResult") -> list[str]:

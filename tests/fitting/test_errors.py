@@ -109,7 +109,7 @@ def scatter(posterior, x, draws, spoil=0.0, seed=0):
         step = -(bread @ gradient)
         step[-1] = 0.0  # the scale of the noise stays
         estimates.append(step.numpy())
-        found.append(estimate_covariances(here, x + step, group_samples(drawn, BEAM)))
+        found.append(estimate_covariances(here, here.linearise(x + step), group_samples(drawn, BEAM)))
     return found, np.array(estimates)
 
 
@@ -145,15 +145,16 @@ def test_neither_missing_samples_nor_their_order_matter(likelihood):
     other = replace(posterior, samples=posterior.samples._replace(power=spoilt))
     groups = group_samples(here.samples, BEAM)
     reversed_lines = group_samples(here.samples._replace(line=31 - here.samples.line), BEAM)
-    expected = estimate_covariances(here, x, groups)
+    expected = estimate_covariances(here, here.linearise(x), groups)
     for changed, grouping in ((other, groups), (here, reversed_lines)):
-        for a, b in zip(estimate_covariances(changed, x, grouping), expected, strict=True):
+        for a, b in zip(estimate_covariances(changed, changed.linearise(x), grouping), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
 
 
 def test_the_scale_of_the_noise_keeps_its_error():
     posterior, x = build()
-    noise, robust = estimate_covariances(posterior, x, group_samples(posterior.samples, BEAM))
+    groups = group_samples(posterior.samples, BEAM)
+    noise, robust = estimate_covariances(posterior, posterior.linearise(x), groups)
     assert float(robust[-1, -1]) == float(noise[-1, -1]) > 0
 
 
