@@ -153,7 +153,6 @@ def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.
     """Find the minima of the exact model from those of the coarse level."""
     for group in _group(fits, list(range(len(fits)))):
         if fits[group[0]].coarse is not None:
-            _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
             _find_all_terms(setup, rows, fits, group)
             _polish(setup, rows, fits, group, progress, nearly=True)
@@ -196,9 +195,10 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
         _, found = _find_terms(setup, posterior, fits, group)
     bends = find_bends(setup, posterior, rows[group], minima.coordinates)
     changed = []
-    for i, is_clear, terms, (bent, bend_gain) in zip(group, clear, found, bends, strict=True):
+    for i, is_clear, terms, bend in zip(group, clear, found, bends, strict=True):
         if not is_clear:
             continue
+        layout, bend_gain, metric = bend
         gain = 0.0 if terms is None else terms.gain
         fit, most = fits[i], max(gain, bend_gain)
         least = max(_LEAST_GAIN, _LEAST_SHARE * fit.first_gain)
@@ -207,8 +207,9 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
         changed.append(i)
         fit = replace(fit, first_gain=fit.first_gain or most)
         if bend_gain >= max(least, _NEARLY * most):
-            fit = replace(fit, layout=bent, metric=None)
+            fit = replace(fit, layout=layout, metric=metric)
         if terms is not None and gain >= max(least, _NEARLY * most):
+            # The first terms take a large part of the information away.
             metric = None if fit.coarse is None else fit.metric
             fit = replace(_adopt(setup, fit, terms), coarse=terms.absorption, metric=metric)
         fits[i] = fit
@@ -266,7 +267,7 @@ def _settle(
     layout, minima = _join([fits[i] for i in group])
     absorption, metric = _stack([fits[i].coarse for i in group]), _stack_metrics([fits[i] for i in group])
     _record(
-        fits, group, search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric)
+        fits, group, *search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric)
     )
 
 
@@ -318,9 +319,9 @@ def _polish(
     layout, minima = _join([fits[i] for i in group])
     absorption, metric = _stack([fits[i].absorption for i in group]), _stack_metrics([fits[i] for i in group])
     found = search.polish(setup.levels, layout, rows[group], minima, progress, absorption, metric, nearly)
-    _record(fits, group, found)
+    _record(fits, group, *found)
 
 
-def _record(fits: list[Refined], group: list[int], minima: Minima) -> None:
+def _record(fits: list[Refined], group: list[int], minima: Minima, metric: Tensor) -> None:
     for row, i in enumerate(group):
-        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)))
+        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)), metric=metric[row])

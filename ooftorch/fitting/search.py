@@ -95,9 +95,9 @@ def approach(
     if layout["noise"].free:
         held = layout.with_held(["noise"])
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
-        minimum = _descend(levels, levels.search, held, rows, start, progress, gtol)
+        minimum, _ = _descend(levels, levels.search, held, rows, start, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
-    minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol)
+    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 
 
@@ -135,7 +135,7 @@ def widen(
     wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(of)
     for _ in range(_WIDE_ROUNDS):
         wide = _set_noise(levels, layout, rows[of], wide, likelihood.initial_widening)
-        found = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
+        found, _ = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
         wide, n_eval = found.coordinates, n_eval + found.n_eval
     found = found._replace(n_eval=n_eval)
     # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
@@ -165,9 +165,9 @@ def settle(
     progress: Progress,
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
-) -> Minima:
-    """Descend to the minimum of the coarse level from one point for each fit; `n_eval` counts on."""
-    found = _descend(
+) -> tuple[Minima, Tensor]:
+    """Descend to the minimum of the coarse level from one point for each fit: as `polish`."""
+    found, metric = _descend(
         levels,
         levels.coarse,
         layout,
@@ -178,7 +178,7 @@ def settle(
         absorption=absorption,
         metric=metric,
     )
-    return found._replace(n_eval=minima.n_eval + found.n_eval)
+    return found._replace(n_eval=minima.n_eval + found.n_eval), metric
 
 
 def polish(
@@ -190,8 +190,8 @@ def polish(
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
     nearly: bool = False,
-) -> Minima:
-    """Descend to the minimum of the exact model from one point for each fit; `n_eval` counts on.
+) -> tuple[Minima, Tensor]:
+    """Descend to the minimum of the exact model from one point for each fit.
 
     Parameters
     ----------
@@ -203,12 +203,21 @@ def polish(
         Estimate of the Hessian at the start; by default from the cheapest level.
     nearly : bool
         Stop in the neighbourhood of the minimum.
+
+    Returns
+    -------
+    Minima
+        `n_eval` counts on.
+    metric : Tensor, (b, n_free, n_free)
+        Estimate of the Hessian there, to continue with.
     """
     found = minima
+    if metric is None:
+        metric = levels.metric(layout, rows, minima.coordinates, absorption)
     left = torch.arange(len(rows), device=rows.device)
     for i in range(1 if nearly else _MAX_ROUNDS):
         start = found.coordinates[left]
-        minimum = _descend(
+        minimum, end = _descend(
             levels,
             levels.exact,
             layout,
@@ -218,15 +227,15 @@ def polish(
             _NEAR if nearly else _FINE,
             _ROUND_EVALUATIONS,
             None if absorption is None else absorption.select(left),
-            # After a long descent the metric of its start is wrong. That with terms is not made here.
-            None if metric is None or (i > 0 and absorption is None) else metric[left],
+            metric[left],
         )
+        metric = metric.index_copy(0, left, end)
         minimum = minimum._replace(n_eval=found.n_eval[left] + minimum.n_eval)
         found = Minima(*(old.index_copy(0, left, new) for old, new in zip(found, minimum, strict=True)))
         left = left[minimum.distance >= _STOP_DISTANCE]
         if not len(left):
             break
-    return found
+    return found, metric
 
 
 def find_distinct(
@@ -395,8 +404,11 @@ def _descend(
     max_eval: int = 2000,
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
-) -> Minima:
-    """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations."""
+) -> tuple[Minima, Tensor]:
+    """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations.
+
+    Returns the metric of the end, too.
+    """
     posterior = levels.posterior(level, layout, rows, start, absorption)
     x = start[:, posterior.free]
     if metric is None:
@@ -408,4 +420,4 @@ def _descend(
         return value, gradient
 
     found = bfgs(fun, x, metric, gtol=gtol, max_eval=max_eval)
-    return Minima(posterior.complete(found.x), found.value, found.distance, found.n_eval)
+    return Minima(posterior.complete(found.x), found.value, found.distance, found.n_eval), found.metric
