@@ -79,6 +79,7 @@ def approach(
     start: Tensor,
     progress: Progress,
     gtol: float = _PASSING,
+    fit_noise: bool = False,
 ) -> Minima:
     """Descend from each start (b, n_parameters) to the neighbourhood of a minimum, on the search level.
 
@@ -87,18 +88,32 @@ def approach(
     otherwise the curvature would change by orders of magnitude during the descent. For a robust likelihood
     the held scale is wider by `initial_widening`, so that no sample is an outlier: with the true scale there
     are minima that fit some of the samples and treat the rest as outliers (graduated non-convexity, Blake &
-    Zisserman 1987, Visual Reconstruction).
+    Zisserman 1987, Visual Reconstruction). Then it is held at the estimate from there, or fitted where
+    `fit_noise` asks for it: minima compare only so.
     """
-    n_eval = torch.zeros_like(rows)
+    n_eval, metric = torch.zeros_like(rows), None
     start = _hold_shape(levels, layout, start)
     layout = layout.with_held(levels.likelihood.search_values)
     if layout["noise"].free:
         held = layout.with_held(["noise"])
-        start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
-        minimum, _ = _descend(levels, levels.search, held, rows, start, progress, gtol)
+        wide = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
+        minimum, end = _descend(levels, levels.search, held, rows, wide, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
-    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol)
+        if not fit_noise:
+            layout, metric = held, _narrow(levels, layout, end, wide, start)
+    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol, metric=metric)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
+
+
+def _narrow(levels: Resolutions, layout: Layout, metric: Tensor, wide: Tensor, start: Tensor) -> Tensor:
+    """Rescale the metric of a wide noise, where residuals are small, for the noise of the start.
+
+    Near enough where a descent stops early; the part of the priors is rescaled with it.
+    """
+    law, values = levels.likelihood, levels.search.model.parts.units.values
+    scales = (values(u)[:, layout.index("noise")] for u in (wide, start))
+    ratio = torch.div(*scales).square() * law.mean_information / law.curvature(wide.new_zeros(()))
+    return metric * ratio[:, None, None]
 
 
 def widen(
@@ -303,7 +318,7 @@ def search(
     """
     all_rows = torch.arange(len(rows), device=rows.device)
     numbers = all_rows.repeat(len(starts))
-    minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH)
+    minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH, True)
     open_ = _find_open(levels.search)
     span = levels.search.model.parts.surface.span
     surface = [i for i in layout.free if span.start <= i < span.stop]
@@ -315,7 +330,7 @@ def search(
         shifts = _draw_restarts(surface, starts[-1], random)
         tried = all_rows[lost].repeat_interleave(len(shifts))
         start = starts[-1][tried] + shifts.repeat(len(lost), 1)
-        more = approach(levels, layout, rows[tried], start, progress, _SEARCH)
+        more = approach(levels, layout, rows[tried], start, progress, _SEARCH, True)
         minima = Minima(*(torch.cat(parts) for parts in zip(minima, more, strict=True)))
         numbers = torch.cat([numbers, tried])
     kept = []
