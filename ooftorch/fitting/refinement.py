@@ -95,7 +95,8 @@ def finish(
     """
     levels, layout = setup.levels, setup.layout
     starts, of, widened = search.widen(levels, layout, rows, minima, numbers, progress)
-    fits = _refine(setup, rows[of], starts, widened, progress)
+    fits, kept = _refine(setup, rows[of], starts, widened, progress)
+    of, widened = of[kept], [widened[i] for i in kept]
     # The wide noise may have led astray: is a candidate better as it stands?
     found = _join(fits)[1]
     posterior = levels.posterior(levels.coarse, layout, rows[numbers], minima.coordinates)
@@ -108,8 +109,8 @@ def finish(
     ]
     if better:
         some = Minima(*(t[better] for t in minima))._replace(n_eval=torch.zeros_like(numbers[better]))
-        fits += _refine(setup, rows[numbers[better]], some, [False] * len(better), progress)
-        of = torch.cat([of, numbers[better]])
+        more, kept = _refine(setup, rows[numbers[better]], some, [False] * len(better), progress)
+        fits, of = fits + more, torch.cat([of, numbers[better][kept]])
         found = _join(fits)[1]
     n_eval = torch.zeros_like(rows).index_add(0, of, found.n_eval)
     close = search.find_close(levels, layout, rows, found, of)
@@ -124,10 +125,17 @@ def finish(
 
 def _refine(
     setup: Setup, rows: Tensor, starts: Minima, widened: list[bool], progress: search.Progress
-) -> list[Refined]:
+) -> tuple[list[Refined], list[int]]:
     """Find minima of the coarse level, and take up what the evidence asks for on the way.
 
     From a minimum of a wide noise something is taken up first: there all parts of the beam still count.
+
+    Returns
+    -------
+    fits : list of Refined
+        From starts that lead to the same minimum only one.
+    kept : list of int
+        The starts that these come from.
     """
     levels, layout = setup.levels, setup.layout
     u = search.estimate_noise(levels, levels.coarse, layout, rows, starts.coordinates)
@@ -137,16 +145,40 @@ def _refine(
     if trying:
         for group in _group(fits, [i for i in everything if widened[i]]):
             _take_up(setup, rows, fits, group)
-    active = everything
+    active = kept = everything
     for i in range(_MAX_ROUNDS):
         for group in _group(fits, active):
             _settle(setup, rows, fits, group, progress)
+        if i == 0:
+            active = kept = _drop_same(rows, fits)
         if not trying or i == _MAX_ROUNDS - 1:
             break
         active = [i for group in _group(fits, active) for i in _take_up(setup, rows, fits, group)]
         if not active:
             break
-    return fits
+    return [fits[i] for i in kept], kept
+
+
+def _drop_same(rows: Tensor, fits: list[Refined]) -> list[int]:
+    """Numbers of the fits that are not at the minimum of another one, which gets their evaluations."""
+    kept: list[int] = []
+    for i in sorted(range(len(fits)), key=lambda i: float(fits[i].minimum.objective[0])):
+        same = [j for j in kept if rows[j] == rows[i] and _is_same(fits[j], fits[i])]
+        if same:
+            lowest = fits[same[0]].minimum
+            joined = lowest._replace(n_eval=lowest.n_eval + fits[i].minimum.n_eval)
+            fits[same[0]] = replace(fits[same[0]], minimum=joined)
+        else:
+            kept.append(i)
+    return sorted(kept)
+
+
+def _is_same(fit: Refined, other: Refined) -> bool:
+    """Whether another fit is at the same minimum."""
+    if fit.layout.free != other.layout.free or fit.metric is None:
+        return False
+    away = (fit.minimum.coordinates - other.minimum.coordinates)[0, fit.layout.free]
+    return bool(away @ fit.metric @ away < search.SAME_PLACE**2)
 
 
 def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.Progress) -> None:

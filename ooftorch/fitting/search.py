@@ -18,6 +18,7 @@ from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
 __all__ = [
+    "SAME_PLACE",
     "Minima",
     "approach",
     "estimate_noise",
@@ -44,7 +45,7 @@ _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
 # Minima nearer to each other than this, in standard deviations, are the same.
-_SAME_PLACE = 1.0
+SAME_PLACE = 1.0
 # Largest number of pairs of random restarts, and the standard deviation of their coefficients, radians.
 _RESTARTS, _RESTART_SIZE = 8, 0.8
 
@@ -267,7 +268,7 @@ def find_distinct(
             free = minima.coordinates[:, layout.free]
             for j in rivals:
                 away = free[chosen] - free[j]
-                if (torch.linalg.vecdot(away @ metric, away) > _SAME_PLACE**2).all():
+                if (torch.linalg.vecdot(away @ metric, away) > SAME_PLACE**2).all():
                     chosen.append(j)
         distinct += chosen
     return distinct
