@@ -39,8 +39,8 @@ _PASSING, _SEARCH, _WIDE, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1e-4, 0.1, 0.1, 1e-3
 _FEW_DEGREES, _WIDE_ROUNDS = 5.0, 5
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
-# The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
-# the largest number of such rounds.
+# The metric of the start, in which a descent measures its distance, is wrong after a long exact one:
+# evaluations until the descent is continued with that of its end, and the largest number of such rounds.
 _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
@@ -148,22 +148,22 @@ def widen(
         return starts, numbers, [False] * len(kept)
     of = numbers[moved]
     held = layout.with_held(["noise", *likelihood.search_values])
-    wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(of)
+    wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(rows)
     for _ in range(_WIDE_ROUNDS):
         wide = _set_noise(levels, layout, rows[of], wide, likelihood.initial_widening)
         found, _ = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
-        wide, n_eval = found.coordinates, n_eval + found.n_eval
-    found = found._replace(n_eval=n_eval)
-    # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
-    in_order = found._replace(objective=torch.arange(len(of), dtype=torch.float64, device=of.device))
-    distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
-    parts = [Minima(*(t[kept] for t in starts)), Minima(*(t[distinct] for t in found))]
+        n_eval = n_eval.index_add(0, of, found.n_eval)
+        # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
+        in_order = found._replace(objective=torch.arange(len(of), dtype=torch.float64, device=of.device))
+        distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
+        found, of = Minima(*(t[distinct] for t in found)), of[distinct]
+        wide = found.coordinates
+    parts = [Minima(*(t[kept] for t in starts)), found]
     joined = Minima(*(torch.cat(both) for both in zip(*parts, strict=True)))
-    for j, number in enumerate(of[distinct].tolist()):
+    for j, number in enumerate(of.tolist()):
         # The first of each fit has the evaluations of those that were dropped, too.
-        first = number not in of[distinct[:j]].tolist()
-        joined.n_eval[len(kept) + j] = n_eval[of == number].sum() if first else 0
-    return joined, torch.cat([numbers[kept], of[distinct]]), [False] * len(kept) + [True] * len(distinct)
+        joined.n_eval[len(kept) + j] = 0 if number in of[:j].tolist() else n_eval[number]
+    return joined, torch.cat([numbers[kept], of]), [False] * len(kept) + [True] * len(of)
 
 
 def find_close(
@@ -231,7 +231,7 @@ def polish(
     if metric is None:
         metric = levels.metric(layout, rows, minima.coordinates, absorption)
     left = torch.arange(len(rows), device=rows.device)
-    for i in range(1 if nearly else _MAX_ROUNDS):
+    for _ in range(1 if nearly else _MAX_ROUNDS):
         start = found.coordinates[left]
         minimum, end = _descend(
             levels,
