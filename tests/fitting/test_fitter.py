@@ -13,7 +13,7 @@ import ooftorch
 from ooftorch.errors import InputError
 from ooftorch.fitting.orders import fit_orders
 from ooftorch.fitting.setup import FitOptions, set_up
-from ooftorch.fitting.start import MedianFilter
+from ooftorch.fitting.start import MedianFilter, build_filters
 from ooftorch.observation import BeamMap
 from ooftorch.optics import zernike
 from ooftorch.optics.receiver import Receiver
@@ -375,6 +375,16 @@ def test_the_median_filter_keeps_the_beam_and_loses_glitches():
     found = MedianFilter(holes)(holes.power)
     assert np.isfinite(found).all()
     assert not found[::7].any()
+
+
+def test_maps_of_the_same_samples_share_a_median_filter():
+    """And maps of others do not: that of a map with a hole has the neighbours across the hole."""
+    whole, _, holed, same = night()
+    filters = build_filters([whole, holed, same])
+    for a, b, c, m in zip(*filters, holed.maps, strict=True):
+        assert a is c
+        assert a is not b
+        assert np.array_equal(b(m.power), MedianFilter(m)(m.power))
 
 
 @pytest.mark.parametrize("holes", [False, True])
