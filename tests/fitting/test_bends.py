@@ -37,7 +37,8 @@ def test_a_bend_is_found_and_the_surface_with_it():
         assert p.value == pytest.approx(value, abs=4 * p.sigma)
         assert p.sigma < 0.05
     assert observation.truth.rms_error(result.coefficients) < 2 * result.phase_error
-    assert observation.truth.rms_error(straight.coefficients) > 1.7 * straight.phase_error
+    off = observation.truth.rms_error(straight.coefficients)
+    assert 1.7 * straight.phase_error_noise < off < 2 * straight.phase_error
     assert straight.amplitude_order == 0
     assert not any(name in straight.parameters for name in bend)
 

@@ -528,7 +528,7 @@ def test_held_parameters_stay():
     assert fixed == {"z4": 0.1, "sigma": 0.7}
     for name, value in fixed.items():
         p = result.parameters[name]
-        assert p == (pytest.approx(value), 0.0, p.unit, False, 0.0)
+        assert p == (pytest.approx(value), 0.0, p.unit, False, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
