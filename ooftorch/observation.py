@@ -8,16 +8,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import POWER, TIME, WAVELENGTH
 from ooftorch.optics.receiver import Receiver
 from ooftorch.scans import SCANS, find_lines
 from ooftorch.truth import Truth
 from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["MIN_SAMPLES", "BeamMap", "Observation"]
+__all__ = ["MAX_MAPS", "MIN_SAMPLES", "BeamMap", "Observation"]
 
 MIN_SAMPLES = 10
 """Least number of valid samples of a map."""
+
+MAX_MAPS = 100
+"""Largest number of maps: each has parameters of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ class BeamMap:
 
     def __post_init__(self) -> None:
         if self.scans not in SCANS:
-            raise InputError(f"scans is {self.scans!r}; expected one of {', '.join(SCANS)}")
+            raise InputError(f"scans is {shorten(repr(self.scans))}; expected one of {', '.join(SCANS)}")
         if not 0 <= self.smear < 1:
             raise InputError(f"smear is {self.smear:g} rad; expected a length on the sky, 0 for none")
         n = np.size(self.power)
@@ -184,17 +188,20 @@ class Observation:
             finite; or a map that is smeared, or said to be in rows or columns, has no scan lines.
         """
         prefix = f"{self.source}: " if self.source else ""
-        if not (np.isfinite(self.wavelength) and self.wavelength > 0):
+        if not WAVELENGTH.holds(self.wavelength):
             raise InputError(
-                f"{prefix}wavelength is {self.wavelength:g} m; it must be positive: correct the frequency"
+                f"{prefix}wavelength is {self.wavelength:g} m; it must be positive, {WAVELENGTH}: correct "
+                "the frequency"
             )
         r = self.receiver
-        possible = 0 < r.gain_ratio < np.inf and 0 <= r.disc_radius < 1
-        if not (possible and np.isfinite([r.chop_x, r.chop_y]).all()):
+        possible = 1e-3 <= r.gain_ratio <= 1e3 and 0 <= r.disc_radius < 1
+        if not (possible and abs(r.chop_x) < 1 and abs(r.chop_y) < 1):
             raise InputError(
-                f"{prefix}{r} is out of range; expected a finite chop, a positive gain ratio and a disc "
-                "radius of at least zero, in radians"
+                f"{prefix}{r} is out of range; expected a chop below a radian, a positive gain ratio from "
+                "0.001 to 1000 and a disc radius of at least zero, below a radian"
             )
+        if len(self.maps) > MAX_MAPS:
+            raise InputError(f"{prefix}{len(self.maps)} maps; expected at most {MAX_MAPS}")
         if len(self.maps) < 2:
             raise InputError(
                 f"{prefix}number of maps is {len(self.maps)}; at least two at different focus offsets are "
@@ -237,7 +244,13 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
                 f"{where}: {bad} of {n} errors (UFNU, sigma) are zero, negative or not finite; mark those "
                 "samples as missing (power NaN), or give no errors at all to have the noise estimated"
             )
+        _check_size(sigma, f"{where}: an error (UFNU, sigma)")
     power = beam_map.power[valid]
+    _check_size(power[power != 0], f"{where}: a power")
+    if beam_map.time is not None:
+        time = beam_map.time[np.isfinite(beam_map.time)]
+        if time.size and not (TIME.holds(float(time.min())) and TIME.holds(float(time.max()))):
+            raise InputError(f"{where}: TIME reaches {np.abs(time).max():g}; expected {TIME}")
     if power.min() == power.max():
         raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
     if beam_map.scans in ("rows", "columns") and find_lines(beam_map) is None:
@@ -250,6 +263,16 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
             f"{where}: smeared, but along which lines is not known: no scan lines found with scans "
             f'{beam_map.scans!r}; give "rows" or "columns", the times of the samples, or no smearing'
         )
+
+
+def _check_size(values: NDArray, what: str) -> None:
+    """Raise InputError if squares or ratios of these values would overflow."""
+    sizes = np.abs(values)
+    for extreme in (sizes.min(initial=1.0), sizes.max(initial=1.0)):
+        if not POWER.holds(float(extreme)):
+            raise InputError(
+                f"{what} is {extreme:g}; expected {POWER}: mark it as missing (power NaN), or change the unit"
+            )
 
 
 def _convert_column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
