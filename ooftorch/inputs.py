@@ -74,7 +74,7 @@ POWER = Range(1e-60, 1e60)
 """Absolute value of a power or its error, in any unit: squares of ratios of two of them are numbers, too."""
 TIME = Range(-1e15, 1e15)
 """In any unit."""
-PHASE = Range(-1e4, 1e4, "rad")
+PHASE = Range(-1e6, 1e6, "rad")
 """Across a dish."""
 SEED = Range(0, 2**63)
 """Of random numbers."""

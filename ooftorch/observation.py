@@ -15,13 +15,18 @@ from ooftorch.scans import SCANS, find_lines
 from ooftorch.truth import Truth
 from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["MAX_MAPS", "MIN_SAMPLES", "BeamMap", "Observation"]
+__all__ = ["MAX_MAPS", "MIN_SAMPLES", "BeamMap", "Observation", "check_receiver"]
 
 MIN_SAMPLES = 10
 """Least number of valid samples of a map."""
 
 MAX_MAPS = 100
 """Largest number of maps: each has parameters of its own."""
+
+# What no receiver records, and double precision does not hold: an error below this times the usual one, and
+# below its square times the power; a power above three quarters of its map; and the peak of one map over that
+# of another.
+_LEAST_ERROR, _LARGEST_SPREAD, _LARGEST_CONTRAST = 1e-9, 1e20, 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,10 @@ class BeamMap:
             "time": None if self.time is None else _convert_column(self.time, "time", n),
             "valid": valid,
         }
+        for name in ("x", "y", "time"):
+            column = columns[name]
+            if column is not None:  # what is not known has one way to be so
+                column[np.isinf(column)] = np.nan
         object.__setattr__(self, "dz", float(self.dz))
         object.__setattr__(self, "smear", float(self.smear))
         for name, column in columns.items():
@@ -193,13 +202,7 @@ class Observation:
                 f"{prefix}wavelength is {self.wavelength:g} m; it must be positive, {WAVELENGTH}: correct "
                 "the frequency"
             )
-        r = self.receiver
-        possible = 1e-3 <= r.gain_ratio <= 1e3 and 0 <= r.disc_radius < 1
-        if not (possible and abs(r.chop_x) < 1 and abs(r.chop_y) < 1):
-            raise InputError(
-                f"{prefix}{r} is out of range; expected a chop below a radian, a positive gain ratio from "
-                "0.001 to 1000 and a disc radius of at least zero, below a radian"
-            )
+        check_receiver(self.receiver, prefix)
         if len(self.maps) > MAX_MAPS:
             raise InputError(f"{prefix}{len(self.maps)} maps; expected at most {MAX_MAPS}")
         if len(self.maps) < 2:
@@ -212,11 +215,28 @@ class Observation:
             if not abs(beam_map.dz) < 1:
                 raise InputError(f"{where}: a focus offset of {beam_map.dz:g} m; give dz in metres")
             _check_samples(beam_map, where)
+        peaks = [float(np.max(np.abs(m.power[m.valid]))) for m in self.maps]
+        if max(peaks) > _LARGEST_CONTRAST * min(peaks):
+            raise InputError(
+                f"{prefix}the largest power is {min(peaks):.3g} in one map and {max(peaks):.3g} in another; "
+                "expected one unit for all"
+            )
         if self.maps[0].dz == self.maps[-1].dz:
             raise InputError(
                 f"{prefix}all {len(self.maps)} maps are at dz {1e3 * self.maps[0].dz:+g} mm; "
                 "at least two different focus offsets are needed"
             )
+
+
+def check_receiver(receiver: Receiver, prefix: str = "") -> None:
+    """Raise InputError, its message beginning with `prefix`, if numbers of a receiver are out of range."""
+    r = receiver
+    possible = 1e-3 <= r.gain_ratio <= 1e3 and 0 <= r.disc_radius < 1
+    if not (possible and abs(r.chop_x) < 1 and abs(r.chop_y) < 1):
+        raise InputError(
+            f"{prefix}{r} is out of range; expected a chop below a radian, a positive gain ratio from 0.001 "
+            "to 1000 and a disc radius of at least zero, below a radian"
+        )
 
 
 def _check_samples(beam_map: BeamMap, where: str) -> None:
@@ -236,6 +256,7 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         farthest = np.abs(column[valid]).max()
         if farthest > 1:
             raise InputError(f"{where}: {name} reaches {farthest:g} rad; coordinates must be in radians")
+    power = beam_map.power[valid]
     if beam_map.sigma is not None:
         sigma = beam_map.sigma[valid]
         bad = np.count_nonzero(~(np.isfinite(sigma) & (sigma > 0)))
@@ -245,8 +266,21 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
                 "samples as missing (power NaN), or give no errors at all to have the noise estimated"
             )
         _check_size(sigma, f"{where}: an error (UFNU, sigma)")
-    power = beam_map.power[valid]
+        least = _LEAST_ERROR * max(float(np.median(sigma)), _LEAST_ERROR * float(np.max(np.abs(power))))
+        if sigma.min() < least:
+            raise InputError(
+                f"{where}: an error (UFNU, sigma) of {sigma.min():.3g}, where the others are about "
+                f"{np.median(sigma):.3g} and the power is up to {power.max():.3g}; mark it as missing (NaN)"
+            )
     _check_size(power[power != 0], f"{where}: a power")
+    if (power != 0).any():
+        size = np.abs(power[power != 0])
+        usual = float(np.quantile(size, 0.75))
+        if size.max() > _LARGEST_SPREAD * usual:
+            raise InputError(
+                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark what "
+                "is no measurement as missing (power NaN)"
+            )
     if beam_map.time is not None:
         time = beam_map.time[np.isfinite(beam_map.time)]
         if time.size and not (TIME.holds(float(time.min())) and TIME.holds(float(time.max()))):

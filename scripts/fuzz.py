@@ -272,8 +272,9 @@ def change_card(rng: random.Random, data: bytes) -> bytes:
 
 def change_samples(rng: random.Random, data: bytes) -> bytes:
     """Overwrite numbers among the data of a FITS file."""
-    number = rng.choice([1e300, -1e300, np.inf, np.nan, 0.0, -1.0, 1e-300, 1e39, 1e-39, 1e6, 3.0])
-    first = rng.randrange(0, len(data) // 8) * 8
+    number = rng.choice([1e300, -1e300, np.inf, np.nan, 0.0, -1.0, 1e-300, 1e50, 1e-50, 1e20, 1e6, 3.0])
+    begins = [end + 8 * rng.randrange(6) for _, end in find_headers(data)]
+    first = rng.choice([rng.randrange(0, len(data) // 8) * 8, *begins])
     step, n = rng.choice([(1, 1), (1, 20), (5, 121), (1, 700), (6, 121)])
     damaged = bytearray(data)
     headers = find_headers(data)
@@ -374,9 +375,11 @@ def draw_case(rng: random.Random, valid: dict[str, bytes]) -> Case:
 
 def _use(rng: random.Random, name: str) -> list[str]:
     """Arguments that read an observation, with a fit now and then."""
-    if rng.random() < 0.93:
+    chance = rng.random()
+    if chance < 0.9:
         return ["info", name]
-    return ["fit", name, "--order", "1", *FIT, "--telescope", TELESCOPE, "--out", "out"]
+    how = FIT if chance < 0.97 else ["--likelihood", rng.choice(["auto", "cauchy"])]
+    return ["fit", name, "--order", rng.choice("12"), *how, "--telescope", TELESCOPE, "--out", "out"]
 
 
 def _draw_fits(rng: random.Random, valid: dict[str, bytes]) -> Case:

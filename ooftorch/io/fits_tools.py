@@ -66,7 +66,7 @@ _LARGEST_COUNT = {b"NAXIS": 999, b"ZNAXIS": 999, b"TFIELDS": 999}
 _COMPRESSION = 1000
 
 # Largest value of an image across the dish: radians, or ratios.
-_LARGEST_ON_DISH = 1e6
+_LARGEST_ON_DISH = 1e9
 
 NO_TELESCOPE = "telescope not named in the file"
 """Note of the readers."""

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ooftorch import __version__
 from ooftorch.errors import InputError, shorten
 from ooftorch.inputs import WAVELENGTH, Range
-from ooftorch.observation import MAX_MAPS, BeamMap, Observation
+from ooftorch.observation import MAX_MAPS, BeamMap, Observation, check_receiver
 from ooftorch.optics import illumination as illuminations
 from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.illumination.base import Illumination
@@ -143,6 +143,7 @@ class Simulator:
         if wavelength is not None and not WAVELENGTH.holds(wavelength):
             raise InputError(f"wavelength {wavelength} m; expected a positive number of metres, {WAVELENGTH}")
         self.wavelength = telescope.usual_wavelength() if wavelength is None else wavelength
+        check_receiver(receiver)
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
         self.illumination = illuminations.choose(illumination or telescope.illumination.model)
         given = _choose_offsets(telescope, self.wavelength, dz)

@@ -33,7 +33,7 @@ _GRAVITY_ORDER = 4
 # Negative power of the order with which its amplitudes fall.
 _GRAVITY_SPECTRUM = 2.0
 # Largest power of the order, of either sign, that amplitudes may go with.
-_STEEPEST = 20
+_STEEPEST = 100
 
 # Distance up to which a point takes the value of the nearest known pixel: in pixels, or as a fraction of the
 # width of the map, whichever is larger. The centres of pixels at the rim can lie a little off the dish.
