@@ -278,8 +278,8 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         usual = float(np.quantile(size, 0.75))
         if size.max() > _LARGEST_SPREAD * usual:
             raise InputError(
-                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark what "
-                "is no measurement as missing (power NaN)"
+                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark "
+                "what is no measurement as missing (power NaN)"
             )
     if beam_map.time is not None:
         time = beam_map.time[np.isfinite(beam_map.time)]

@@ -339,9 +339,17 @@ def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], pa
             )
 
 
-def read_column(hdu: Any, name: str) -> NDArray:
-    """Read a column of a table, flattened, with samples equal to its TNULL masked."""
+def read_column(hdu: Any, name: str, where: str) -> NDArray:
+    """Read a column of a table, flattened, with samples equal to its TNULL masked.
+
+    Raises
+    ------
+    InputError
+        If the column is not of real numbers; the message starts with `where`.
+    """
     values = np.ravel(hdu.data[name])
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{where}: {name} is of type {values.dtype}; expected real numbers")
     null = hdu.columns[name].null
     return values if null is None else np.ma.masked_equal(values, null)
 
@@ -349,7 +357,7 @@ def read_column(hdu: Any, name: str) -> NDArray:
 def read_angles(hdu: Any, name: str, where: str) -> NDArray:
     """Read a column of angles in radians; a column without unit is taken as radians."""
     unit = hdu.columns[name].unit
-    return read_column(hdu, name) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
+    return read_column(hdu, name, where) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
 
 
 def radians_per(unit: str, what: str) -> float:

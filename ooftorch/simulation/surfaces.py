@@ -13,7 +13,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError, shorten
-from ooftorch.inputs import LENGTH, PHASE, SEED
+from ooftorch.inputs import LENGTH, PHASE, SEED, Range
 from ooftorch.optics import zernike
 from ooftorch.optics.basis import MAX_ORDER
 from ooftorch.optics.pixels import Shape
@@ -32,8 +32,8 @@ _RANDOM, _GRAVITY = 101, 102
 _GRAVITY_ORDER = 4
 # Negative power of the order with which its amplitudes fall.
 _GRAVITY_SPECTRUM = 2.0
-# Largest power of the order, of either sign, that amplitudes may go with.
-_STEEPEST = 100
+# Powers of the order with which amplitudes may fall; a rising one overflows sooner.
+_SPECTRUM = Range(-100.0, 1e6)
 
 # Distance up to which a point takes the value of the nearest known pixel: in pixels, or as a fraction of the
 # width of the map, whichever is larger. The centres of pixels at the rim can lie a little off the dish.
@@ -96,8 +96,8 @@ def _draw_surface(
         raise InputError(
             f"a surface rms of {rms} rad; expected a number from 0 up, at most {PHASE.largest:g}"
         )
-    if not abs(spectrum) <= _STEEPEST:
-        raise InputError(f"a spectrum of {spectrum}; expected a number from -{_STEEPEST} to {_STEEPEST}")
+    if not _SPECTRUM.holds(spectrum):
+        raise InputError(f"a spectrum of {spectrum}; expected {_SPECTRUM}")
     if not SEED.holds(seed[0]):
         raise InputError(f"seed {shorten(seed[0])}; expected a whole number from 0 up, at most 2**63")
     modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
