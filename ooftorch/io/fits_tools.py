@@ -62,6 +62,8 @@ _ANGLES = {
 # Cards that say how much there is, with the largest value where it is not the size of the file.
 _COUNT = re.compile(rb"(Z?NAXIS|NAXIS\d+|TFIELDS|PCOUNT|GCOUNT|THEAP) *= *(?P<count>[+-]?\d+)")
 _LARGEST_COUNT = {b"NAXIS": 999, b"ZNAXIS": 999, b"TFIELDS": 999}
+# A spoilt XTENSION makes another kind of it, and a map less.
+_KINDS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU, fits.BinTableHDU, fits.TableHDU, fits.GroupsHDU)
 # Largest compression of an image in a file.
 _COMPRESSION = 1000
 
@@ -132,7 +134,9 @@ def _check_sizes(data: bytes, problem: str) -> None:
 
 
 def _load(hdu: Any, size: int) -> None:
-    """Parse all that astropy leaves for the first access."""
+    """Parse all that astropy leaves for the first access; ValueError for what is no image and no table."""
+    if not isinstance(hdu, _KINDS):
+        raise ValueError(f"an extension of a kind that is not known, {type(hdu).__name__}")
     for card in hdu.header.cards:
         card.value, card.comment  # noqa: B018
     if isinstance(hdu, fits.CompImageHDU) and hdu.size > _COMPRESSION * size:

@@ -97,7 +97,7 @@ from ooftorch.io.fits_tools import (
 )
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
-from ooftorch.optics.basis import BASES, RecordedBasis, choose
+from ooftorch.optics.basis import BASES, MAX_ORDER, RecordedBasis, SurfaceBasis
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
@@ -247,8 +247,8 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
 
 def _check(result: FitResult) -> None:
     """Raise ValueError for a result that no fit gives: its numbers are absurd or do not belong together."""
-    WAVELENGTH.check(result.wavelength, "WAVELEN")
-    RADIUS.check(result.aperture.radius, "RADIUS")
+    if not (WAVELENGTH.holds(result.wavelength) and RADIUS.holds(result.aperture.radius)):
+        raise ValueError(f"WAVELEN {result.wavelength:g} m, RADIUS {result.aperture.radius:g} m")
     a, n_free = result.aperture, len(result.free_names)
     factors = () if a.normal_factor is None else (a.normal_factor,)
     check_aperture(a.axis, a.radius, a.phase, a.amplitude, a.open, *factors)
@@ -343,7 +343,7 @@ def _read_scan_terms(hdus: dict[str, Any]) -> tuple[ScanTerm, ...]:
 def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
     name = unescape(header["BASIS"])
     return {
-        "basis": choose(name, header["ORDER"]) if name in BASES else _read_basis(name, hdus),
+        "basis": _build_basis(name, header["ORDER"]) if name in BASES else _read_basis(name, hdus),
         "robust": header["ROBUST"],
         "stop_radius": read_header_number(header, "STOPRAD", ""),
         "good_surface_rms": read_header_number(header, "GOODRMS", ""),
@@ -356,11 +356,17 @@ def _infer_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
     telescope = unescape(header["TELESCOP"])
     known = telescopes.load(telescope) if telescope in telescopes.names() else None
     return {
-        "basis": choose("zernike", header["ORDER"]),
+        "basis": _build_basis("zernike", header["ORDER"]),
         "robust": header["LIKELIHD"] == "cauchy",
         "stop_radius": values["radius"] if header["ILLUM"] == "tophat" else None,
         "good_surface_rms": None if known is None else known.good_surface_rms,
     }
+
+
+def _build_basis(name: str, order: int) -> SurfaceBasis:
+    if not 1 <= order <= MAX_ORDER:
+        raise ValueError(f"ORDER {order}")
+    return BASES[name](order)
 
 
 def _read_basis(name: str, hdus: dict[str, Any]) -> RecordedBasis:

@@ -101,7 +101,8 @@ def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
             )
         except KeyError as error:
             raise InputError(f"{path}: incomplete truth ({error.args[0]}); {advice}") from None
-        RADIUS.check(truth.radius, "RADIUS")
+        if not RADIUS.holds(truth.radius):
+            raise ValueError(f"RADIUS {truth.radius:g} m")
         check_aperture(truth.axis, truth.radius, truth.phase)
         if any(abs(p.value) > POWER.largest for p in truth.parameters.values()):
             raise ValueError("a value is too large")
