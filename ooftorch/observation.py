@@ -257,6 +257,15 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         if farthest > 1:
             raise InputError(f"{where}: {name} reaches {farthest:g} rad; coordinates must be in radians")
     power = beam_map.power[valid]
+    _check_size(power[power != 0], f"{where}: a power")
+    if (power != 0).any():
+        size = np.abs(power[power != 0])
+        usual = float(np.quantile(size, 0.75))
+        if size.max() > _LARGEST_SPREAD * usual:
+            raise InputError(
+                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark "
+                "what is no measurement as missing (power NaN)"
+            )
     if beam_map.sigma is not None:
         sigma = beam_map.sigma[valid]
         bad = np.count_nonzero(~(np.isfinite(sigma) & (sigma > 0)))
@@ -271,15 +280,6 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
             raise InputError(
                 f"{where}: an error (UFNU, sigma) of {sigma.min():.3g}, where the others are about "
                 f"{np.median(sigma):.3g} and the power is up to {power.max():.3g}; mark it as missing (NaN)"
-            )
-    _check_size(power[power != 0], f"{where}: a power")
-    if (power != 0).any():
-        size = np.abs(power[power != 0])
-        usual = float(np.quantile(size, 0.75))
-        if size.max() > _LARGEST_SPREAD * usual:
-            raise InputError(
-                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark "
-                "what is no measurement as missing (power NaN)"
             )
     if beam_map.time is not None:
         time = beam_map.time[np.isfinite(beam_map.time)]

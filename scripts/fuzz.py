@@ -354,25 +354,6 @@ def damage(rng: random.Random, data: bytes) -> bytes | str:
 # ---------------------------------------------------------------------------------------------- inputs
 
 
-def draw_case(rng: random.Random, valid: dict[str, bytes]) -> Case:
-    """Draw one damaged input."""
-    makers: list[tuple[float, Callable[[random.Random, dict[str, bytes]], Case]]] = [
-        (0.40, _draw_fits),
-        (0.22, _draw_toml),
-        (0.16, _draw_result),
-        (0.11, _draw_telescope),
-        (0.03, _draw_surface),
-        (0.08, _draw_options),
-    ]
-    weights = [weight for weight, _ in makers]
-    at, total = rng.random() * sum(weights), 0.0
-    for weight, make in makers:
-        total += weight
-        if at < total:
-            return make(rng, valid)
-    return _draw_options(rng, valid)
-
-
 def _use(rng: random.Random, name: str) -> list[str]:
     """Arguments that read an observation, with a fit now and then."""
     chance = rng.random()
@@ -506,6 +487,23 @@ def _draw_options(rng: random.Random, valid: dict[str, bytes]) -> Case:
             )
         use += [f"--{name}={value}"]
     return Case("simulate options", {}, use)
+
+
+# Functions that draw an input, with the share of each.
+MAKERS: dict[Callable[[random.Random, dict[str, bytes]], Case], float] = {
+    _draw_fits: 0.40,
+    _draw_toml: 0.22,
+    _draw_result: 0.16,
+    _draw_telescope: 0.11,
+    _draw_surface: 0.03,
+    _draw_options: 0.08,
+}
+
+
+def draw_case(rng: random.Random, valid: dict[str, bytes]) -> Case:
+    """Draw one damaged input."""
+    (make,) = rng.choices(list(MAKERS), list(MAKERS.values()))
+    return make(rng, valid)
 
 
 # ------------------------------------------------------------------------------------------------ tries
