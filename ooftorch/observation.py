@@ -190,8 +190,9 @@ class Observation:
         Raises
         ------
         InputError
-            If the wavelength is not positive; the receiver's numbers are out of range; there are fewer
-            than two maps, or all are at the same dz; a focus offset is not finite or a metre or more; a
+            If the wavelength or the receiver's numbers are out of range; there are fewer than two maps or
+            more than a hundred, or all are at the same dz; a focus offset is not finite or a metre or more; a
+            power, an error or a time is so large or so small that no receiver can have recorded it; a
             map has no valid sample, or fewer than ten, or the same power everywhere; a valid sample has a
             coordinate that is not finite or more than a radian, or an error that is not positive and
             finite; or a map that is smeared, or said to be in rows or columns, has no scan lines.
