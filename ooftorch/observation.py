@@ -8,16 +8,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import POWER, TIME, WAVELENGTH
 from ooftorch.optics.receiver import Receiver
 from ooftorch.scans import SCANS, find_lines
 from ooftorch.truth import Truth
 from ooftorch.units import SPEED_OF_LIGHT
 
-__all__ = ["MIN_SAMPLES", "BeamMap", "Observation"]
+__all__ = ["MAX_MAPS", "MIN_SAMPLES", "BeamMap", "Observation", "check_receiver"]
 
 MIN_SAMPLES = 10
 """Least number of valid samples of a map."""
+
+MAX_MAPS = 100
+"""Largest number of maps: each has parameters of its own."""
+
+# What no receiver records, and double precision does not hold: an error below this times the usual one, and
+# below its square times the power; a power above three quarters of its map; and the peak of one map over that
+# of another.
+_LEAST_ERROR, _LARGEST_SPREAD, _LARGEST_CONTRAST = 1e-9, 1e20, 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +77,7 @@ class BeamMap:
 
     def __post_init__(self) -> None:
         if self.scans not in SCANS:
-            raise InputError(f"scans is {self.scans!r}; expected one of {', '.join(SCANS)}")
+            raise InputError(f"scans is {shorten(repr(self.scans))}; expected one of {', '.join(SCANS)}")
         if not 0 <= self.smear < 1:
             raise InputError(f"smear is {self.smear:g} rad; expected a length on the sky, 0 for none")
         n = np.size(self.power)
@@ -88,6 +97,10 @@ class BeamMap:
             "time": None if self.time is None else _convert_column(self.time, "time", n),
             "valid": valid,
         }
+        for name in ("x", "y", "time"):
+            column = columns[name]
+            if column is not None:  # what is not known has one way to be so
+                column[np.isinf(column)] = np.nan
         object.__setattr__(self, "dz", float(self.dz))
         object.__setattr__(self, "smear", float(self.smear))
         for name, column in columns.items():
@@ -177,24 +190,22 @@ class Observation:
         Raises
         ------
         InputError
-            If the wavelength is not positive; the receiver's numbers are out of range; there are fewer
-            than two maps, or all are at the same dz; a focus offset is not finite or a metre or more; a
+            If the wavelength or the receiver's numbers are out of range; there are fewer than two maps or
+            more than a hundred, or all are at the same dz; a focus offset is not finite or a metre or more; a
+            power, an error or a time is so large or so small that no receiver can have recorded it; a
             map has no valid sample, or fewer than ten, or the same power everywhere; a valid sample has a
             coordinate that is not finite or more than a radian, or an error that is not positive and
             finite; or a map that is smeared, or said to be in rows or columns, has no scan lines.
         """
         prefix = f"{self.source}: " if self.source else ""
-        if not (np.isfinite(self.wavelength) and self.wavelength > 0):
+        if not WAVELENGTH.holds(self.wavelength):
             raise InputError(
-                f"{prefix}wavelength is {self.wavelength:g} m; it must be positive: correct the frequency"
+                f"{prefix}wavelength is {self.wavelength:g} m; it must be positive, {WAVELENGTH}: correct "
+                "the frequency"
             )
-        r = self.receiver
-        possible = 0 < r.gain_ratio < np.inf and 0 <= r.disc_radius < 1
-        if not (possible and np.isfinite([r.chop_x, r.chop_y]).all()):
-            raise InputError(
-                f"{prefix}{r} is out of range; expected a finite chop, a positive gain ratio and a disc "
-                "radius of at least zero, in radians"
-            )
+        check_receiver(self.receiver, prefix)
+        if len(self.maps) > MAX_MAPS:
+            raise InputError(f"{prefix}{len(self.maps)} maps; expected at most {MAX_MAPS}")
         if len(self.maps) < 2:
             raise InputError(
                 f"{prefix}number of maps is {len(self.maps)}; at least two at different focus offsets are "
@@ -205,11 +216,28 @@ class Observation:
             if not abs(beam_map.dz) < 1:
                 raise InputError(f"{where}: a focus offset of {beam_map.dz:g} m; give dz in metres")
             _check_samples(beam_map, where)
+        peaks = [float(np.max(np.abs(m.power[m.valid]))) for m in self.maps]
+        if max(peaks) > _LARGEST_CONTRAST * min(peaks):
+            raise InputError(
+                f"{prefix}the largest power is {min(peaks):.3g} in one map and {max(peaks):.3g} in another; "
+                "expected one unit for all"
+            )
         if self.maps[0].dz == self.maps[-1].dz:
             raise InputError(
                 f"{prefix}all {len(self.maps)} maps are at dz {1e3 * self.maps[0].dz:+g} mm; "
                 "at least two different focus offsets are needed"
             )
+
+
+def check_receiver(receiver: Receiver, prefix: str = "") -> None:
+    """Raise InputError, its message beginning with `prefix`, if numbers of a receiver are out of range."""
+    r = receiver
+    possible = 1e-3 <= r.gain_ratio <= 1e3 and 0 <= r.disc_radius < 1
+    if not (possible and abs(r.chop_x) < 1 and abs(r.chop_y) < 1):
+        raise InputError(
+            f"{prefix}{r} is out of range; expected a chop below a radian, a positive gain ratio from 0.001 "
+            "to 1000 and a disc radius of at least zero, below a radian"
+        )
 
 
 def _check_samples(beam_map: BeamMap, where: str) -> None:
@@ -229,6 +257,16 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
         farthest = np.abs(column[valid]).max()
         if farthest > 1:
             raise InputError(f"{where}: {name} reaches {farthest:g} rad; coordinates must be in radians")
+    power = beam_map.power[valid]
+    _check_size(power[power != 0], f"{where}: a power")
+    if (power != 0).any():
+        size = np.abs(power[power != 0])
+        usual = float(np.quantile(size, 0.75))
+        if size.max() > _LARGEST_SPREAD * usual:
+            raise InputError(
+                f"{where}: a power of {size.max():.3g}, where three quarters are below {usual:.3g}; mark "
+                "what is no measurement as missing (power NaN)"
+            )
     if beam_map.sigma is not None:
         sigma = beam_map.sigma[valid]
         bad = np.count_nonzero(~(np.isfinite(sigma) & (sigma > 0)))
@@ -237,7 +275,17 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
                 f"{where}: {bad} of {n} errors (UFNU, sigma) are zero, negative or not finite; mark those "
                 "samples as missing (power NaN), or give no errors at all to have the noise estimated"
             )
-    power = beam_map.power[valid]
+        _check_size(sigma, f"{where}: an error (UFNU, sigma)")
+        least = _LEAST_ERROR * max(float(np.median(sigma)), _LEAST_ERROR * float(np.max(np.abs(power))))
+        if sigma.min() < least:
+            raise InputError(
+                f"{where}: an error (UFNU, sigma) of {sigma.min():.3g}, where the others are about "
+                f"{np.median(sigma):.3g} and the power is up to {power.max():.3g}; mark it as missing (NaN)"
+            )
+    if beam_map.time is not None:
+        time = beam_map.time[np.isfinite(beam_map.time)]
+        if time.size and not (TIME.holds(float(time.min())) and TIME.holds(float(time.max()))):
+            raise InputError(f"{where}: TIME reaches {np.abs(time).max():g}; expected {TIME}")
     if power.min() == power.max():
         raise InputError(f"{where}: all {n} powers are {power[0]:g}; there is no beam in this map")
     if beam_map.scans in ("rows", "columns") and find_lines(beam_map) is None:
@@ -250,6 +298,16 @@ def _check_samples(beam_map: BeamMap, where: str) -> None:
             f"{where}: smeared, but along which lines is not known: no scan lines found with scans "
             f'{beam_map.scans!r}; give "rows" or "columns", the times of the samples, or no smearing'
         )
+
+
+def _check_size(values: NDArray, what: str) -> None:
+    """Raise InputError if squares or ratios of these values would overflow."""
+    sizes = np.abs(values)
+    for extreme in (sizes.min(initial=1.0), sizes.max(initial=1.0)):
+        if not POWER.holds(float(extreme)):
+            raise InputError(
+                f"{what} is {extreme:g}; expected {POWER}: mark it as missing (power NaN), or change the unit"
+            )
 
 
 def _convert_column(values: ArrayLike, name: str, n: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ PACKAGE = Path(ooftorch.__file__).parent
 
 # A room imports from its own and from every layer before it; rooms of one layer do not know each other.
 LAYERS = [
-    {"errors", "units", "device", "files"},
+    {"errors", "units", "device", "files", "inputs"},
     {"optim", "optics"},
     {"observation", "result", "scans", "truth"},
     {"fitting", "simulation"},

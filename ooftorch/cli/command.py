@@ -12,7 +12,7 @@ import sys
 import click
 
 from ooftorch import __version__
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
 
 __all__ = ["COMMANDS", "main"]
 
@@ -63,9 +63,11 @@ def main() -> None:
         message = str(error)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ooftorch"
-        message = f"{error.format_message()} See {command} --help."
+        message = f"{shorten(error.format_message(), 200)} See {command} --help."
     except OSError as error:  # from a path that cannot even be looked up
-        message = f"{error.filename}: {error.strerror}; give another path"
+        message = f"{shorten(error.filename, 200)}: {error.strerror}; give another path"
+    except MemoryError:
+        message = "not enough memory for this; ask for less, or give it more"
     except (KeyboardInterrupt, click.Abort):
         click.echo("ooftorch: interrupted; nothing was written", err=True)
         sys.exit(130)

@@ -1,6 +1,7 @@
 """`ooftorch fit`: read, fit, print the report, write the files."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def command(
     beams.png are written.
     """
     begin = time.perf_counter()
-    highest = int(order) if order.lstrip("+-").isdecimal() else order
+    highest = int(order) if re.fullmatch(r"[+-]?[0-9]{1,4000}", order) else order
     fixed = dict(parse_assignment(text, "--fix", "sigma=0.6") for text in fix)
     with prepare_drawing() as draw:  # first: its imports take as long as those below
         from ooftorch import io

@@ -1,17 +1,18 @@
 """Tools shared by the FITS readers and writers: opening files, exact numbers and texts, header keys."""
 
+import io
 import math
-import warnings
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import ELEVATION, parsing, read_bytes
 from ooftorch.observation import Observation
 from ooftorch.optics.receiver import Receiver
 from ooftorch.scans import SCANS
@@ -20,6 +21,7 @@ from ooftorch.units import ARCSEC, SPEED_OF_LIGHT
 __all__ = [
     "NO_TELESCOPE",
     "UNKNOWN_ELEVATION",
+    "check_aperture",
     "copy_native",
     "escape",
     "find_tables",
@@ -57,6 +59,17 @@ _ANGLES = {
     "arcsec": ARCSEC,
 }
 
+# Cards that say how much there is, with the largest value where it is not the size of the file.
+_COUNT = re.compile(rb"(Z?NAXIS|NAXIS\d+|TFIELDS|PCOUNT|GCOUNT|THEAP) *= *(?P<count>[+-]?\d+)")
+_LARGEST_COUNT = {b"NAXIS": 999, b"ZNAXIS": 999, b"TFIELDS": 999}
+# A spoilt XTENSION makes another kind of it, and a map less.
+_KINDS = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU, fits.BinTableHDU, fits.TableHDU, fits.GroupsHDU)
+# Largest compression of an image in a file.
+_COMPRESSION = 1000
+
+# Largest value of an image across the dish: radians, or ratios.
+_LARGEST_ON_DISH = 1e9
+
 NO_TELESCOPE = "telescope not named in the file"
 """Note of the readers."""
 
@@ -75,15 +88,7 @@ _RECEIVER_KEYS = {
 
 def is_fits(path: Path) -> bool:
     """Whether a file begins like a FITS file; raises `InputError` if it does not exist or cannot be read."""
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; name a file")
-    try:
-        with path.open("rb") as stream:
-            return stream.read(6) == b"SIMPLE"
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return read_bytes(path, 6) == b"SIMPLE"
 
 
 def open_fits(path: Path) -> list[Any]:
@@ -95,31 +100,52 @@ def open_fits(path: Path) -> list[Any]:
 
     Returns
     -------
-    list of astropy HDU, data in memory.
+    list of astropy HDU
+        Data, columns and the values of all cards have been parsed, so that no later access fails.
 
     Raises
     ------
     InputError
-        If the file is truncated or otherwise not readable as FITS.
+        If the file is truncated or otherwise not readable as FITS, or a header asks for more than it has.
     """
-    problem = None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", AstropyWarning)
-        try:
-            with fits.open(path, memmap=False) as hdus:
-                loaded = list(hdus)
-                for hdu in loaded:
-                    hdu.data  # noqa: B018  (read on first access, and the file is closed below)
-        except (OSError, ValueError, TypeError, EOFError, fits.VerifyError) as error:
-            problem = str(error) or type(error).__name__
-    # For a file that ends within a header or data astropy may only warn and drop the incomplete part.
-    for warning in caught:
-        text = str(warning.message)
-        if "truncated" in text or "Error validating header" in text:
-            problem = text
-    if problem is not None:
-        raise InputError(f"{path}: truncated or damaged FITS file ({problem.splitlines()[0]}); copy it again")
+    data = read_bytes(path)
+    problem = f"{path}: truncated or damaged FITS file"
+    _check_sizes(data, problem)
+    with parsing(problem, "copy it again") as caught, fits.open(io.BytesIO(data)) as hdus:
+        loaded = list(hdus)
+        for hdu in loaded:
+            _load(hdu, len(data))
+        # For a file that ends within a header or data astropy may only warn and drop the incomplete part.
+        for warning in caught:
+            text = str(warning.message)
+            if "truncated" in text or "Error validating header" in text:
+                raise ValueError(text)
     return loaded
+
+
+def _check_sizes(data: bytes, problem: str) -> None:
+    """Refuse headers with counts that the file cannot hold: astropy would count up to them, or allocate."""
+    for found in _COUNT.finditer(data):
+        if found.start() % 80 == 0 and not 0 <= int(found["count"]) <= _LARGEST_COUNT.get(
+            found[1], len(data)
+        ):
+            card = found[0].decode("ascii").replace(" ", "")
+            raise InputError(f"{problem} ({shorten(card)}, in a file of {len(data)} bytes); copy it again")
+
+
+def _load(hdu: Any, size: int) -> None:
+    """Parse all that astropy leaves for the first access; ValueError for what is no image and no table."""
+    if not isinstance(hdu, _KINDS):
+        raise ValueError(f"an extension of a kind that is not known, {type(hdu).__name__}")
+    for card in hdu.header.cards:
+        card.value, card.comment  # noqa: B018
+    if isinstance(hdu, fits.CompImageHDU) and hdu.size > _COMPRESSION * size:
+        raise ValueError(f"a compressed image of {hdu.size} bytes in a file of {size}")
+    table = hdu.data
+    for name in hdu.columns.names if hasattr(hdu, "columns") else ():
+        if table is None:
+            raise ValueError("a table without data")
+        table[name]
 
 
 def make_card(key: str, value: float, comment: str) -> fits.Card:
@@ -145,7 +171,7 @@ def read_header_number(header: fits.Header, key: str, where: str) -> float | Non
         return None
     number = _as_number(header[key])
     if number is None:
-        raise InputError(f"{where}: {key} is {header[key]!r}; expected a number")
+        raise InputError(f"{where}: {key} is {shorten(repr(header[key]))}; expected a number")
     return number
 
 
@@ -165,7 +191,7 @@ def read_description(header: fits.Header, path: Path) -> dict[str, Any]:
         "object": read_header_text(header, "OBJECT"),
         "date_obs": read_header_text(header, "DATE-OBS", "DATE_OBS"),
         # A fit does not use the elevation, so an unreadable one is ignored.
-        "mean_el_deg": None if elevation == UNKNOWN_ELEVATION else elevation,
+        "mean_el_deg": elevation if ELEVATION.holds(elevation) else None,
         "source": str(path),
     }
 
@@ -257,7 +283,7 @@ def read_scans(header: fits.Header, where: str) -> dict[str, Any]:
     """
     scans = read_header_text(header, "SCANLINE") or "auto"
     if scans not in SCANS:
-        raise InputError(f"{where}: SCANLINE is {scans!r}; expected one of {', '.join(SCANS)}")
+        raise InputError(f"{where}: SCANLINE is {shorten(repr(scans))}; expected one of {', '.join(SCANS)}")
     smear = read_header_number(header, "SMEAR", where) or 0.0
     if not 0 <= smear < 1:
         raise InputError(f"{where}: SMEAR is {smear:g}; expected a length on the sky in radians")
@@ -312,14 +338,22 @@ def require_columns(tables: Sequence[tuple[int, Any]], needed: Sequence[str], pa
         missing = [name for name in needed if name not in names]
         if missing:
             raise InputError(
-                f"{path}: HDU {number} has columns {', '.join(names)}; {', '.join(missing)} missing: "
-                f"every map needs {', '.join(needed)}"
+                f"{path}: HDU {number} has columns {shorten(', '.join(names))}; {', '.join(missing)} "
+                f"missing: every map needs {', '.join(needed)}"
             )
 
 
-def read_column(hdu: Any, name: str) -> NDArray:
-    """Read a column of a table, flattened, with samples equal to its TNULL masked."""
+def read_column(hdu: Any, name: str, where: str) -> NDArray:
+    """Read a column of a table, flattened, with samples equal to its TNULL masked.
+
+    Raises
+    ------
+    InputError
+        If the column is not of real numbers; the message starts with `where`.
+    """
     values = np.ravel(hdu.data[name])
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{where}: {name} is of type {values.dtype}; expected real numbers")
     null = hdu.columns[name].null
     return values if null is None else np.ma.masked_equal(values, null)
 
@@ -327,15 +361,15 @@ def read_column(hdu: Any, name: str) -> NDArray:
 def read_angles(hdu: Any, name: str, where: str) -> NDArray:
     """Read a column of angles in radians; a column without unit is taken as radians."""
     unit = hdu.columns[name].unit
-    return read_column(hdu, name) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
+    return read_column(hdu, name, where) * (radians_per(unit, f"{where}: unit of {name}") if unit else 1.0)
 
 
 def radians_per(unit: str, what: str) -> float:
     """Radians in one `unit`; InputError for an unknown unit, the message starting with `what`."""
     try:
-        return _ANGLES[unit.strip().lower()]
+        return _ANGLES[str(unit).strip().lower()]
     except KeyError:
-        raise InputError(f"{what} is {unit!r}; expected one of {', '.join(_ANGLES)}") from None
+        raise InputError(f"{what} is {shorten(repr(unit))}; expected one of {', '.join(_ANGLES)}") from None
 
 
 # ------------------------------------------------------------------------------- tables and images, exactly
@@ -383,6 +417,19 @@ def make_aperture_axis(name: str, axis: NDArray) -> Any:
     return make_table(name, [fits.Column("X", "D", unit="m", array=axis)])
 
 
+def check_aperture(axis: NDArray[np.float64], radius: float, *images: NDArray[np.float64]) -> None:
+    """Raise ValueError unless images [y, x] across a dish belong to these pixel centres (m)."""
+    n = axis.size
+    if n < 2 or axis.shape != (n,) or not (np.diff(axis) > 0).all() or not (np.abs(axis) < 2 * radius).all():
+        raise ValueError(f"pixel centres that are not those of a dish of {radius:g} m")
+    for image in images:
+        known = np.isfinite(image)
+        if image.shape != (n, n) or np.isinf(image).any() or np.count_nonzero(known) < 3:
+            raise ValueError(f"an image of {image.shape} for {n} pixels a side, or without values")
+        if np.abs(image[known]).max() > _LARGEST_ON_DISH:
+            raise ValueError(f"values to {np.abs(image[known]).max():g} on the dish")
+
+
 def copy_native(array: Any) -> NDArray[np.float64]:
     """Copy an array of a FITS file to native double precision."""
     return np.array(array, dtype=np.float64)
@@ -403,6 +450,6 @@ def _as_number(value: Any) -> float | None:
     """Convert a header value to a finite number, or None."""
     try:
         number = np.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
+from ooftorch.inputs import Range
 
 __all__ = ["FieldGrid", "is_grasp", "parse_grasp"]
 
@@ -29,6 +30,8 @@ _GRIDS = {
     10: "elevation over azimuth, EDX",
 }
 _COMPONENTS = {1: "theta and phi", 2: "right and left circular", 4: "major and minor axis", 9: "total power"}
+# Largest side of a grid, points; and points for every line of a file that leaves out the missing ones.
+_LARGEST_SIDE, _SPARSE = 100_000, 100
 # Fortran omits the E of a three-digit exponent: 0.1234-100.
 _SHORT_EXPONENT = re.compile(r"(?<=\d)(?=[+-]\d{3}$)")
 
@@ -99,12 +102,21 @@ def parse_grasp(text: str, path: Path) -> FieldGrid:
     ix, iy = next(lines).integers(2)
     xs, ys, xe, ye = next(lines).floats(4)
     nx, ny, klimit = next(lines).integers(3)
-    if nx < 2 or ny < 2 or klimit not in (0, 1):
+    # Every row, and without KLIMIT every point, has a line of its own.
+    n_lines = text.count("\n") + 1
+    held = 2 <= nx < _LARGEST_SIDE and 2 <= ny <= n_lines and nx * ny <= (_SPARSE if klimit else 1) * n_lines
+    if not held or klimit not in (0, 1):
         raise InputError(
-            f"{path}: {nx} x {ny} points, KLIMIT {klimit}; expected 2 x 2 or more, KLIMIT 0 or 1"
+            f"{path}: {nx:g} x {ny:g} points, KLIMIT {klimit:g}, in {n_lines} lines; expected 2 x 2 or more, "
+            "all in the file, KLIMIT 0 or 1"
         )
 
-    power = np.full((ny, nx), np.nan)
+    ends, power = Range(-1.0, 1.0), np.full((ny, nx), np.nan)
+    if not (all(map(ends.holds, (xs, ys, xe, ye))) and max(abs(ix), abs(iy)) < _LARGEST_SIDE):
+        raise InputError(
+            f"{path}: a grid from {xs:g}, {ys:g} to {xe:g}, {ye:g}, centre {ix:g}, {iy:g}; expected u and v "
+            "from -1 to 1"
+        )
     for j in range(ny):
         # IS counts from 1.
         first, count = next(lines).integers(2) if klimit else (1, nx)
@@ -112,7 +124,7 @@ def parse_grasp(text: str, path: Path) -> FieldGrid:
             raise InputError(f"{path}: row {j + 1} has {count} points from {first} on; the grid has {nx}")
         for i in range(first - 1, first - 1 + count):
             real, imag = next(lines).floats(2 * ncomp)[:2]
-            power[j, i] = real**2 + imag**2
+            power[j, i] = real * real + imag * imag  # infinite, and no error, where it overflows
 
     step_x, step_y = (xe - xs) / (nx - 1), (ye - ys) / (ny - 1)
     v, u = np.meshgrid(ys + step_y * (iy + np.arange(ny)), xs + step_x * (ix + np.arange(nx)), indexing="ij")

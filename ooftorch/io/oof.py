@@ -148,9 +148,9 @@ def _read_map(hdu: Any, dz: float, where: str) -> BeamMap:
         dz,
         read_angles(hdu, "DX", where),
         read_angles(hdu, "DY", where),
-        read_column(hdu, "FNU"),
-        sigma=read_column(hdu, "UFNU") if "UFNU" in names else None,
-        time=read_column(hdu, "TIME") if "TIME" in names else None,
+        read_column(hdu, "FNU", where),
+        sigma=read_column(hdu, "UFNU", where) if "UFNU" in names else None,
+        time=read_column(hdu, "TIME", where) if "TIME" in names else None,
         **read_scans(hdu.header, where),
     )
 

@@ -63,7 +63,7 @@ def read_pyoof(path: Path, primary: fits.Header, tables: Sequence[tuple[int, Any
             dz,
             -read_angles(hdu, "U", f"{path}: HDU {number}"),
             -read_angles(hdu, "V", f"{path}: HDU {number}"),
-            read_column(hdu, "BEAM"),
+            read_column(hdu, "BEAM", f"{path}: HDU {number}"),
             **read_scans(hdu.header, f"{path}: HDU {number}"),
         )
         for (number, hdu), dz in zip(tables, offsets, strict=True)

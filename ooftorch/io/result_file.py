@@ -90,9 +90,11 @@ import numpy as np
 from astropy.io import fits
 
 from ooftorch import __version__
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
 from ooftorch.files import whole_file
+from ooftorch.inputs import POWER, RADIUS, WAVELENGTH, parsing
 from ooftorch.io.fits_tools import (
+    check_aperture,
     copy_native,
     escape,
     is_fits,
@@ -107,7 +109,7 @@ from ooftorch.io.fits_tools import (
 )
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
-from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
+from ooftorch.optics.basis import BASES, MAX_ORDER, RecordedBasis, SurfaceBasis
 from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
@@ -116,6 +118,8 @@ __all__ = ["read_fit", "write_fit"]
 # Layout number (OOFFIT) of the files written, and those that can be read.
 _LAYOUT = 4
 _READABLE = (1, 2, 3, 4)
+# Larger than any count in a result.
+_MOST = 10**15
 
 # Header keys of the fields that are a text or a number, by type; numbers also have a comment. A text may need
 # the whole card.
@@ -249,13 +253,73 @@ def read_fit(path: str | os.PathLike[str]) -> FitResult:
         raise InputError(f"{path}: not the result of a fit (no OOFFIT in its header); expected a fit.fits")
     if header["OOFFIT"] not in _READABLE:
         raise InputError(
-            f"{path}: written by {header.get('CREATOR', 'another version')} in layout {header['OOFFIT']}, "
-            f"and this version reads {_READABLE[0]} to {_READABLE[-1]}; use the version that wrote it"
+            f"{path}: written by {header.get('CREATOR', 'another version')} in layout "
+            f"{shorten(header['OOFFIT'])}, and this version reads {_READABLE[0]} to {_READABLE[-1]}; use the "
+            "version that wrote it"
         )
-    try:
-        return _build_result(header, {hdu.name: hdu for hdu in hdus[1:]}, read_truth(hdus, path))
-    except KeyError as error:
-        raise InputError(f"{path}: incomplete result of a fit ({error.args[0]}); fit again") from None
+    truth = read_truth(hdus, path)
+    with parsing(f"{path}: damaged result of a fit", "fit again"):
+        try:
+            result = _build_result(header, {hdu.name: hdu for hdu in hdus[1:]}, truth)
+        except KeyError as error:
+            raise InputError(f"{path}: incomplete result of a fit ({error.args[0]}); fit again") from None
+        _check(result)
+    return result
+
+
+def _check(result: FitResult) -> None:
+    """Raise ValueError for a result that no fit gives: its numbers are absurd or do not belong together."""
+    if not (WAVELENGTH.holds(result.wavelength) and RADIUS.holds(result.aperture.radius)):
+        raise ValueError(f"WAVELEN {result.wavelength:g} m, RADIUS {result.aperture.radius:g} m")
+    a, n_free = result.aperture, len(result.free_names)
+    more = [image for image in (a.normal_factor, a.phase_error) if image is not None]
+    check_aperture(a.axis, a.radius, a.phase, a.amplitude, a.open, *more)
+    if not ((a.amplitude >= 0).all() and (a.open >= 0).all() and ((a.amplitude > 0) & (a.open > 0)).any()):
+        raise ValueError("an amplitude that is not positive")
+    if not all(0 <= getattr(result, name) < _MOST for name in _INT):
+        raise ValueError("a number of samples, parameters or evaluations")
+    if not (isinstance(result.converged, bool) and isinstance(result.robust, bool) and result.maps):
+        raise ValueError("CONVERGD, ROBUST or NMAPS")
+    noise = result.covariance if result.noise_covariance is None else result.noise_covariance
+    for covariance in (result.covariance, noise):
+        if covariance.shape != (n_free, n_free):
+            raise ValueError(f"{n_free} free parameters and a covariance of {covariance.shape}")
+    n_terms = len(result.coefficients)
+    of_orders = [o.coefficients for o in result.orders if o.coefficients]
+    if any(len(coefficients) != n_terms for coefficients in of_orders):
+        raise ValueError("orders of other coefficients")
+    focus = np.zeros(n_terms) if result.focus is None else result.focus
+    if result.gram.shape != (n_terms, n_terms) or focus.shape != (n_terms,):
+        raise ValueError(f"matrices that are not of {n_terms} coefficients")
+    if any(len(term.rms) != len(result.maps) for term in result.scan_terms):
+        raise ValueError("scan terms of other maps")
+    for m in result.maps:
+        columns = np.stack([m.x, m.y, m.data, m.model, m.scan_terms])  # raises if they are of several lengths
+        seen = np.isfinite(m.data)
+        placed = np.isfinite(columns[:, seen]).all() and (np.abs(columns[:2, seen]) < 1).all()
+        if columns.ndim != 2 or not (seen.any() and placed and abs(m.dz) < 1 and m.peak > 0):
+            raise ValueError(f"the map at dz {m.dz:g} m")
+        _check_sizes(columns, [m.noise, m.offset])
+    _check_sizes(
+        [(p.value, p.sigma, p.sigma_noise, p.sigma_model) for p in result.parameters.values()],
+        result.covariance,
+        noise,
+        of_orders,
+        result.order_evidence,
+        [(o.objective, o.chi2_reduced, o.seconds, o.order, o.n_free, o.n_eval) for o in result.orders],
+        [result.objective, result.chi2_reduced, result.seconds],
+        [term.rms for term in result.scan_terms],
+        focus,
+    )
+
+
+def _check_sizes(*numbers: Any) -> None:
+    """Raise ValueError for a number that is finite, but so large that its square is not."""
+    for some in numbers:
+        values = np.asarray(some, dtype=np.float64)
+        largest = np.max(np.abs(values), where=np.isfinite(values), initial=0.0)
+        if largest > POWER.largest:
+            raise ValueError(f"a value of {largest:g}")
 
 
 def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None) -> FitResult:
@@ -317,7 +381,7 @@ def _read_scan_terms(hdus: dict[str, Any]) -> tuple[ScanTerm, ...]:
 def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
     name = unescape(header["BASIS"])
     return {
-        "basis": BASES[name](header["ORDER"]) if name in BASES else _read_basis(name, hdus),
+        "basis": _build_basis(name, header["ORDER"]) if name in BASES else _read_basis(name, hdus),
         "robust": header["ROBUST"],
         "stop_radius": read_header_number(header, "STOPRAD", ""),
         "good_surface_rms": read_header_number(header, "GOODRMS", ""),
@@ -330,11 +394,17 @@ def _infer_layout_1(header: fits.Header, rows: Any) -> dict[str, Any]:
     telescope = unescape(header["TELESCOP"])
     known = telescopes.load(telescope) if telescope in telescopes.names() else None
     return {
-        "basis": ZernikeBasis(header["ORDER"]),
+        "basis": _build_basis("zernike", header["ORDER"]),
         "robust": header["LIKELIHD"] == "cauchy",
         "stop_radius": values["radius"] if header["ILLUM"] == "tophat" else None,
         "good_surface_rms": None if known is None else known.good_surface_rms,
     }
+
+
+def _build_basis(name: str, order: int) -> SurfaceBasis:
+    if not 1 <= order <= MAX_ORDER:
+        raise ValueError(f"ORDER {order}")
+    return BASES[name](order)
 
 
 def _read_basis(name: str, hdus: dict[str, Any]) -> RecordedBasis:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import LENGTH, PHASE, Range, parsing
 from ooftorch.io.fits_tools import is_fits, open_fits, read_header_number, read_header_text
 from ooftorch.io.image import find_image_hdus
 from ooftorch.io.result_file import read_fit
@@ -18,6 +19,8 @@ from ooftorch.simulation.surfaces import PhaseMap
 
 __all__ = ["read_coefficients", "read_phase_map"]
 
+# A parameter in its unit: a phase in radians, or another that the model will check.
+_COEFFICIENT = Range(-1e9, 1e9)
 # Metres in each unit of length.
 _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6}
 
@@ -49,23 +52,23 @@ def read_coefficients(path: str | os.PathLike[str]) -> dict[str, float]:
     text = read_text(path)
     values = _parse_json(text, path) if text.lstrip().startswith("{") else _parse_lines(text, path)
     for name, value in values.items():
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not good:
-            raise InputError(f"{path}: {name} is {value!r}; expected a finite number")
+        _COEFFICIENT.check(value, f"{path}: {shorten(name)}")
     if not values:
         raise InputError(f"{path}: no coefficients in it; expected lines such as `z5 1.1`, or JSON")
     return {name: float(value) for name, value in values.items()}
 
 
 def _parse_json(text: str, path: Path) -> dict[str, Any]:
-    try:
+    with parsing(f"{path}: not valid JSON", "correct it"):
         found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
     parameters = found.get("parameters")
     if not isinstance(parameters, dict):
         return found
-    return {k: p.get("value") for k, p in parameters.items() if zernike.number(k) is not None}
+    return {
+        k: p.get("value") if isinstance(p, dict) else p
+        for k, p in parameters.items()
+        if zernike.number(k) is not None
+    }
 
 
 def _parse_lines(text: str, path: Path) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def _parse_lines(text: str, path: Path) -> dict[str, Any]:
             values[name] = float(value)
         except ValueError:
             raise InputError(
-                f"{path}: line {number} is {line.strip()!r}; expected a name and a number, such as `z5 1.1`"
+                f"{path}: line {number} is {shorten(line)!r}; expected a name and a number, such as `z5 1.1`"
             ) from None
     return values
 
@@ -127,7 +130,10 @@ def read_phase_map(path: str | os.PathLike[str], wavelength: float) -> PhaseMap:
     if unit not in ("rad", *_METRES):
         raise InputError(f"{where}: BUNIT is {unit!r}; expected rad, or a half-path error in m, mm or um")
     scale = 1.0 if unit == "rad" else 4 * math.pi * _METRES[unit] / wavelength
-    return PhaseMap(x0, y0, step_x, step_y, scale * phase, source=where)
+    phase = scale * phase
+    largest = np.max(np.abs(phase), where=np.isfinite(phase), initial=0.0)
+    PHASE.check(float(largest), f"{where}: the largest phase")
+    return PhaseMap(x0, y0, step_x, step_y, phase, source=where)
 
 
 def _read_axis(header: Any, i: int, where: str) -> tuple[float, float]:
@@ -140,4 +146,7 @@ def _read_axis(header: Any, i: int, where: str) -> tuple[float, float]:
         raise InputError(f"{where}: no CRPIX{i} or CDELT{i}; the image needs coordinates in metres")
     value = read_header_number(header, f"CRVAL{i}", where) or 0.0
     # FITS counts pixels from 1.
-    return _METRES[unit] * (value + step * (1 - reference)), _METRES[unit] * step
+    first, step = _METRES[unit] * (value + step * (1 - reference)), _METRES[unit] * step
+    if not (abs(first) <= LENGTH.largest and LENGTH.holds(abs(step))):
+        raise InputError(f"{where}: pixels from {first:g} m in steps of {step:g} m; expected those of a dish")
+    return first, step

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooftorch.errors import InputError
+from ooftorch.inputs import read_bytes
 
 __all__ = ["parse_text", "read_text"]
 
@@ -13,13 +14,12 @@ __all__ = ["parse_text", "read_text"]
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8; raises `InputError` if it is not UTF-8 or cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(
             f"{path}: neither a FITS file (it does not begin with SIMPLE) nor text; give one of these"
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_text(text: str, path: Path) -> tuple[NDArray, NDArray, NDArray]:

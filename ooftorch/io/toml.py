@@ -4,7 +4,6 @@ import datetime
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import ELEVATION, parse_toml
 from ooftorch.io.fits_tools import (
     NO_TELESCOPE,
     is_fits,
@@ -116,7 +116,7 @@ def read_toml(path: Path) -> Observation:
         sign = find_sky_sign(sky, f"{path}: [observation]")
         power = samples.power
         if "missing" in entry:
-            power = np.where(power == entry["missing"], np.nan, power)
+            power = np.where(power == float(entry["missing"]), np.nan, power)
         sigma = np.full(power.size, float(entry["sigma"])) if "sigma" in entry else None
         maps.append(
             BeamMap(
@@ -137,6 +137,8 @@ def read_toml(path: Path) -> Observation:
     if telescope is not None and telescope.endswith(".toml"):
         telescope = str(path.parent / telescope)
     elevation = table.get("mean_el_deg")
+    if elevation is not None:
+        elevation = ELEVATION.check(elevation, f"{path}: [observation] mean_el_deg")
     return Observation(
         tuple(maps),
         SPEED_OF_LIGHT / frequency,
@@ -144,7 +146,7 @@ def read_toml(path: Path) -> Observation:
         Receiver(),
         object=table.get("object", ""),
         date_obs=str(table.get("date_obs", "")),
-        mean_el_deg=None if elevation is None else float(elevation),
+        mean_el_deg=elevation,
         source=str(path),
         format="toml",
         notes=() if telescope else (NO_TELESCOPE,),
@@ -169,10 +171,10 @@ class _Samples:
 def _parse(path: Path) -> dict[str, Any]:
     text = read_text(path)
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text, f"{path}: not valid TOML")
+    except InputError:
         if re.search(r"^\s*\[+(observation|map)\b", text, re.MULTILINE):
-            raise InputError(f"{path}: not valid TOML: {error}") from None
+            raise
         kind = "a GRASP grid" if is_grasp(text) else "a text file"
         raise InputError(
             f"{path}: {kind}, which cannot be read alone; write an observation .toml that names it: {_WANTED}"
@@ -185,15 +187,19 @@ def _parse(path: Path) -> dict[str, Any]:
 def _check_keys(table: Any, known: Mapping[str, tuple[type, ...]], where: str) -> None:
     """Raise InputError for a key that is not `known`, or whose value has another type."""
     if not isinstance(table, dict):
-        raise InputError(f"{where}: {table!r}; expected a table of {', '.join(known)}")
+        raise InputError(f"{where}: {shorten(repr(table))}; expected a table of {', '.join(known)}")
     for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key}; {hint}")
+            raise InputError(f"{where}: unknown key {shorten(key)}; {hint}")
         # A bool is an int in Python, but not a number here.
         if not isinstance(value, known[key]) or isinstance(value, bool):
-            raise InputError(f"{where}: {key} is {value!r}; expected {_WORDS[known[key][0]]}")
+            raise InputError(f"{where}: {key} is {shorten(repr(value))}; expected {_WORDS[known[key][0]]}")
+        if isinstance(value, int) and abs(value) > 1e300:  # where it would not be a float
+            raise InputError(f"{where}: {key} is {shorten(value, 20)}; expected a number of fewer digits")
+        if isinstance(value, str) and not value.isprintable():
+            raise InputError(f"{where}: {key} is {shorten(repr(value))}; expected a text of one line")
 
 
 def _choose_scans(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -210,7 +216,7 @@ def _choose_scans(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             "speed_arcsec_s: give one or the other"
         )
     if given:
-        chosen["smear"] = smear = ARCSEC * math.prod(table[key] for key in given)
+        chosen["smear"] = smear = ARCSEC * math.prod(float(table[key]) for key in given)
         if not 0 <= smear < 1:
             raise InputError(
                 f"{where}: {' and '.join(given)}: a smearing of {smear / ARCSEC:g} arcsec; expected a length "

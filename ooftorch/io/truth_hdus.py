@@ -16,7 +16,9 @@ import numpy as np
 from astropy.io import fits
 
 from ooftorch.errors import InputError
+from ooftorch.inputs import POWER, RADIUS, parsing
 from ooftorch.io.fits_tools import (
+    check_aperture,
     copy_native,
     escape,
     list_columns,
@@ -84,21 +86,27 @@ def read_truth(hdus: Sequence[Any], path: Path) -> Truth | None:
     # A table of another program may have this name.
     if rows is None or not set(_COLUMNS) <= set(list_columns(rows)):
         return None
-    columns = (rows.data[name].tolist() for name in _COLUMNS)
-    try:
-        return Truth(
-            {
-                unescape(name): TrueValue(value, unescape(unit))
-                for name, value, unit in zip(*columns, strict=True)
-            },
-            copy_native(named["TRUTH_AXIS"].data["X"]),
-            copy_native(named[PHASE].data),
-            float(rows.header["RADIUS"]),
-        )
-    except KeyError as error:
-        raise InputError(
-            f"{path}: incomplete truth ({error.args[0]}); simulate again, or remove the HDU TRUTH"
-        ) from None
+    advice = "simulate again, or remove the HDU TRUTH"
+    with parsing(f"{path}: damaged truth", advice):
+        try:
+            columns = (rows.data[name].tolist() for name in _COLUMNS)
+            truth = Truth(
+                {
+                    unescape(name): TrueValue(float(value), unescape(unit))
+                    for name, value, unit in zip(*columns, strict=True)
+                },
+                copy_native(named["TRUTH_AXIS"].data["X"]),
+                copy_native(named[PHASE].data),
+                float(rows.header["RADIUS"]),
+            )
+        except KeyError as error:
+            raise InputError(f"{path}: incomplete truth ({error.args[0]}); {advice}") from None
+        if not RADIUS.holds(truth.radius):
+            raise ValueError(f"RADIUS {truth.radius:g} m")
+        check_aperture(truth.axis, truth.radius, truth.phase)
+        if any(abs(p.value) > POWER.largest for p in truth.parameters.values()):
+            raise ValueError("a value is too large")
+    return truth
 
 
 def format_truth(truth: Truth) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
 from ooftorch.optics import zernike
 
 __all__ = ["BASES", "MAX_ORDER", "RecordedBasis", "SurfaceBasis", "ZernikeBasis", "choose", "fit_plane"]
@@ -224,7 +224,7 @@ class RecordedBasis(SurfaceBasis):
 BASES: dict[str, type[ZernikeBasis]] = {"zernike": ZernikeBasis}
 """Bases by name: each is constructed from its highest order."""
 
-MAX_ORDER = 64
+MAX_ORDER = 32
 """Highest Zernike order allowed: beyond it the pixels do not resolve the terms, and memory runs out."""
 
 # Default order of a basis chosen by name.
@@ -251,9 +251,9 @@ def choose(basis: str | SurfaceBasis, order: int | str | None = None) -> Surface
         If the name is unknown, the order is below 1 or above `MAX_ORDER`, or differs from that of the object.
     """
     if isinstance(order, str):
-        raise InputError(f'order {order!r}; expected a whole number, or "auto"')
+        raise InputError(f'order {shorten(order)!r}; expected a whole number, or "auto"')
     if order is not None and order < 1:
-        raise InputError(f"order {order}; the lowest that can be fitted is 1 (pointing)")
+        raise InputError(f"order {shorten(order)}; the lowest that can be fitted is 1 (pointing)")
     if isinstance(basis, SurfaceBasis):
         if order not in (None, basis.order):
             raise InputError(f"order {order} and a basis of order {basis.order}; give one of them")
@@ -262,5 +262,7 @@ def choose(basis: str | SurfaceBasis, order: int | str | None = None) -> Surface
         raise InputError(f"unknown basis {basis!r}; known are {', '.join(BASES)}")
     order = _DEFAULT_ORDER if order is None else order
     if order > MAX_ORDER:
-        raise InputError(f"order {order}; the highest is {MAX_ORDER}, finer than any map of a beam shows")
+        raise InputError(
+            f"order {shorten(order)}; the highest is {MAX_ORDER}, finer than any map of a beam shows"
+        )
     return BASES[basis](order)

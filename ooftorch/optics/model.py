@@ -195,10 +195,11 @@ class BeamModel(nn.Module):
         return self.layout.values(self.coordinates.detach().cpu().numpy())
 
     def set(self, **values: float) -> None:
-        """Set parameters by name, in their units."""
+        """Set parameters by name, in their units; InputError for a value that is absurd."""
         with torch.no_grad():
             for name, value in values.items():
                 i = self.layout.index(name)
+                self.layout.parameters[i].check(value)
                 self.coordinates[i] = self.layout.parameters[i].coordinate(value)
 
     def reset(self) -> None:

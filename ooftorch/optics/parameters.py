@@ -23,6 +23,10 @@ LOG_LIMIT = 50.0
 """Limit of |log(value/scale)| of a positive parameter; beyond it is clamped, so that a line search that
 overshoots does not overflow."""
 
+# Largest coordinate that a user may give, and that of a parameter of one map: a baseline may be far above the
+# beam.
+_FARTHEST, _FARTHEST_OF_MAP = 1e4, 1e9
+
 # Standard deviation of the mean of a tie that is held at zero, over its width. The model does not change
 # along the mean, so the minimum has it at exactly zero. The error that it adds to the tilts is 1e-4 rad and
 # less; the condition of the information is raised to some 1e9: seven digits are left in double precision.
@@ -80,6 +84,15 @@ class Parameter:
         if not self.log:
             return value / self.scale
         return math.log(max(value - self.floor, 1e-3 * value) / self.scale)
+
+    def check(self, value: float) -> None:
+        """Raise InputError for a value, in the unit, that the parameter cannot have."""
+        far = LOG_LIMIT if self.log else _FARTHEST_OF_MAP if self.map is not None else _FARTHEST
+        if not abs(self.coordinate(value)) <= far:
+            raise InputError(
+                f"{self.name} at {value:g} {self.unit}".rstrip()
+                + f" is far from all that it can be; expected the order of {self.scale:.3g}"
+            )
 
     def value(self, coordinate: float) -> float:
         """Value at a coordinate."""
@@ -212,11 +225,11 @@ class Layout:
         Raises
         ------
         InputError
-            If a name is unknown, or a value must be positive and is not.
+            If a name is unknown, or a value must be positive and is not, or is absurdly large.
         """
         held = {m: value for name, value in values.items() for m in self.expand(name)}
         for name, value in held.items():
-            self[name].coordinate(value)  # raises for a value that must be positive and is not
+            self[name].check(value)
         return self._change(held, lambda p: replace(p, free=False, start=held[p.name], prior=None, floor=0.0))
 
     def with_floor(self, name: str, floor: float) -> "Layout":

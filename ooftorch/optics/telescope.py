@@ -179,8 +179,17 @@ class Telescope:
         return SPEED_OF_LIGHT / self.frequency
 
     def usual_defocus(self, wavelength: float) -> float:
-        """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits."""
-        return float(f"{_USUAL_DEFOCUS * wavelength / self.depth():.1e}")
+        """Defocus (m) at which the path from rim to centre grows by 1.25 wavelengths, to two digits.
+
+        InputError where that is a metre or more, as no observation has.
+        """
+        dz = _USUAL_DEFOCUS * wavelength / max(self.depth(), 1e-300)
+        if not dz < 1:
+            raise InputError(
+                f"{self.name}: {dz:.3g} m of focus motion would be {_USUAL_DEFOCUS:g} wavelengths of path "
+                "across the dish; expected less than a metre: check its focal lengths and frequency"
+            )
+        return float(f"{dz:.1e}")
 
     def focus_shift_error(self, wavelength: float) -> float:
         """Standard deviation (m) of the focus setting that all maps share.

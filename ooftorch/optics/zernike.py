@@ -43,6 +43,9 @@ __all__ = [
     "raster",
 ]
 
+# Digits of the largest index in a name: more are no coefficient of anything.
+_DIGITS = 9
+
 _LABELS = (
     "piston",
     "y tilt",
@@ -105,7 +108,9 @@ def number(name: str, letter: str = "z") -> int | None:
 
     Another `letter` is that of other coefficients of the polynomials.
     """
-    return int(name[1:]) if name[:1] == letter and name[1:].isdigit() else None
+    digits = name[1:]
+    is_index = name[:1] == letter and digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS
+    return int(digits) if is_index else None
 
 
 def label(k: int) -> str:

@@ -18,6 +18,8 @@ __all__ = ["Minimum", "bfgs", "inverse_root"]
 _DECREASE, _CURVATURE = 1e-4, 0.9
 # Trials of one line search; a function that has not decreased by then is limited by rounding.
 _TRIALS = 20
+# Least eigenvalue of a metric, so that one of zeros has an inverse root, which moves nothing.
+_LEAST_CURVATURE = 1e-300
 
 
 class Minimum(NamedTuple):
@@ -282,9 +284,14 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def inverse_root(metric: Tensor) -> Tensor:
     """Matrices T (b, n, n) with T T' the inverse of `metric`, regularised where the metric is singular."""
+    # A metric that is not finite says nothing: steps are then as the coordinates have them.
+    finite = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True)
+    metric = torch.where(
+        finite, metric, torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
+    )
     diagonal = metric.diagonal(dim1=-2, dim2=-1)
     # A parameter that the function does not depend on is never moved.
     scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
     values, vectors = torch.linalg.eigh(metric * scale[..., :, None] * scale[..., None, :])
-    values = torch.maximum(values, values[..., -1:] * 1e-12)
+    values = torch.maximum(values, values[..., -1:] * 1e-12).clamp_min(_LEAST_CURVATURE)
     return scale[..., :, None] * vectors * values.rsqrt()[..., None, :]

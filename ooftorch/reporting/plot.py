@@ -141,7 +141,7 @@ def _draw_error(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
 
 def _draw_amplitude(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
     a = result.aperture
-    level = 20 * np.log10(find_illumination(a))
+    level = 20 * np.log10(np.maximum(find_illumination(a), 1e-300))  # where none is left at all
     shown = _find_shown(a, level)
     low = float(np.percentile(level[shown], 0.5)) if shown.any() else 0.0
     low = max(_CONTOUR_DB * math.floor(min(low / _CONTOUR_DB, -1.0)), _FAINTEST_DB)

@@ -3,14 +3,14 @@
 Each kind has its own random stream, so switching one on does not change the draws of the others.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import SEED, Range
 
 __all__ = ["KINDS", "Noise", "Streams", "draw_glitches", "draw_pink"]
 
@@ -33,6 +33,11 @@ KINDS = (
     "pointing",
 )
 """Kinds of noise and error; each can be given its own seed. The order is part of the seeds."""
+
+# Largest values: radians or metres, and those that are relative.
+_LARGEST = dict.fromkeys(("jitter", "wander", "line_pointing", "pointing", "dz"), 1.0)
+_LARGEST_RELATIVE = 1e6
+_SNR = Range(1e-6, 1e15)
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,11 @@ class Noise:
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
             if name.startswith("snr"):
-                if value is not None and not 0 < value < math.inf:
-                    raise InputError(f"{name} is {value}; expected a positive number")
-            elif not 0 <= value < math.inf:
-                raise InputError(f"noise: {name} is {value}; expected a number from 0 up")
+                if value is not None and not _SNR.holds(value):
+                    raise InputError(f"{name} is {value}; expected a positive number, {_SNR}")
+            elif not 0 <= value <= _LARGEST.get(name, _LARGEST_RELATIVE):
+                most = _LARGEST.get(name, _LARGEST_RELATIVE)
+                raise InputError(f"noise: {name} is {value}; expected a number from 0 up, at most {most:g}")
         if self.snr is not None and self.snr_per_beam is not None:
             raise InputError("snr and snr_per_beam are two ways to say one thing; give one of them")
         if self.glitches > 1:
@@ -136,8 +142,8 @@ class Streams:
             if name not in KINDS:
                 raise InputError(f"no noise of the kind {name!r} to seed; known are {', '.join(KINDS)}")
         for value in (seed, *seeds.values()):
-            if value < 0:
-                raise InputError(f"seed {value}; expected a whole number from 0 up")
+            if not SEED.holds(value):
+                raise InputError(f"seed {shorten(value)}; expected a whole number from 0 up, at most 2**63")
         self._streams = {
             kind: np.random.default_rng([seeds.get(kind, seed), i]) for i, kind in enumerate(KINDS)
         }

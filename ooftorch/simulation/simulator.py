@@ -14,8 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ooftorch import __version__
-from ooftorch.errors import InputError
-from ooftorch.observation import BeamMap, Observation
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import WAVELENGTH, Range
+from ooftorch.observation import MAX_MAPS, BeamMap, Observation, check_receiver
 from ooftorch.optics import illumination as illuminations
 from ooftorch.optics import telescopes, zernike
 from ooftorch.optics.illumination.base import Illumination
@@ -44,6 +45,8 @@ _ACROSS = 129
 _DWELL, _PAUSE = 0.1, 30.0
 # Samples of a map that are computed at a time, limited by memory.
 _BLOCK = 20_000
+# Peak power, well within those that an observation may have.
+_PEAK = Range(1e-40, 1e40)
 
 
 def simulate(
@@ -137,17 +140,18 @@ class Simulator:
         if not isinstance(telescope, Telescope):
             telescope = telescopes.load(telescope)
         self.telescope = telescope
-        if wavelength is not None and not 0 < wavelength < math.inf:
-            raise InputError(f"wavelength {wavelength} m; expected a positive number of metres")
+        if wavelength is not None and not WAVELENGTH.holds(wavelength):
+            raise InputError(f"wavelength {wavelength} m; expected a positive number of metres, {WAVELENGTH}")
         self.wavelength = telescope.usual_wavelength() if wavelength is None else wavelength
+        check_receiver(receiver)
         self.receiver, self.shapes, self.noise, self.pattern = receiver, tuple(shapes), noise, pattern
         self.illumination = illuminations.choose(illumination or telescope.illumination.model)
         given = _choose_offsets(telescope, self.wavelength, dz)
         # Sorted by dz, as in an observation; _time_order has the position of each in the given order.
         self._time_order = np.argsort(given, kind="stable")
         self.dz = given[self._time_order]
-        if not 0 < peak < math.inf:
-            raise InputError(f"a peak of {peak}; expected a positive number")
+        if not _PEAK.holds(peak):
+            raise InputError(f"a peak of {peak}; expected a positive number, {_PEAK}")
         self.peak = peak
         self.scan = self._choose_scan(reach, step)
         scan = self.scan
@@ -415,8 +419,11 @@ def _choose_offsets(telescope: Telescope, wavelength: float, given: ArrayLike | 
         usual = telescope.usual_defocus(wavelength)
         return np.array([0.0, -usual, usual])
     dz = np.atleast_1d(np.asarray(given, float))
-    if dz.ndim != 1 or not dz.size or not (np.abs(dz) < 1).all():
-        raise InputError(f"focus offsets {given}; expected a list of offsets in metres, each below one metre")
+    if dz.ndim != 1 or not 0 < dz.size <= MAX_MAPS or not (np.abs(dz) < 1).all():
+        raise InputError(
+            f"focus offsets {shorten(given)}; expected a list of offsets in metres, each below one metre, at "
+            f"most {MAX_MAPS}"
+        )
     return dz
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from ooftorch.errors import InputError
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import LENGTH, PHASE, SEED, Range
 from ooftorch.optics import zernike
+from ooftorch.optics.basis import MAX_ORDER
 from ooftorch.optics.pixels import Shape
 
 # The azimuthal index is called l throughout, as in the field.
@@ -30,6 +32,8 @@ _RANDOM, _GRAVITY = 101, 102
 _GRAVITY_ORDER = 4
 # Negative power of the order with which its amplitudes fall.
 _GRAVITY_SPECTRUM = 2.0
+# Powers of the order with which amplitudes may fall; a rising one overflows sooner.
+_SPECTRUM = Range(-100.0, 1e6)
 
 # Distance up to which a point takes the value of the nearest known pixel: in pixels, or as a fraction of the
 # width of the map, whichever is larger. The centres of pixels at the rim can lie a little off the dish.
@@ -83,13 +87,19 @@ def _draw_surface(
     wanted: Callable[[int, int], bool],
 ) -> dict[str, float]:
     if order < 2:
-        raise InputError(f"a random surface of order {order}; piston and tilt are no surface: give 2 or more")
-    if not (math.isfinite(rms) and rms >= 0):
-        raise InputError(f"a surface rms of {rms} rad; expected a number from 0 up")
-    if not math.isfinite(spectrum):
-        raise InputError(f"a spectrum of {spectrum}; expected a number")
-    if seed[0] < 0:
-        raise InputError(f"seed {seed[0]}; expected a whole number from 0 up")
+        raise InputError(
+            f"a random surface of order {shorten(order)}; piston and tilt are no surface: give 2 or more"
+        )
+    if order > MAX_ORDER:
+        raise InputError(f"a random surface of order {shorten(order)}; the highest is {MAX_ORDER}")
+    if not 0 <= rms <= PHASE.largest:
+        raise InputError(
+            f"a surface rms of {rms} rad; expected a number from 0 up, at most {PHASE.largest:g}"
+        )
+    if not _SPECTRUM.holds(spectrum):
+        raise InputError(f"a spectrum of {spectrum}; expected {_SPECTRUM}")
+    if not SEED.holds(seed[0]):
+        raise InputError(f"seed {shorten(seed[0])}; expected a whole number from 0 up, at most 2**63")
     modes = [zernike.nl(k) for k in range(zernike.n_terms(order))]
     size = np.array([0.0 if n < 2 or not wanted(n, l) else (n / 2) ** -spectrum for n, l in modes])
     z = size * np.random.default_rng(seed).normal(size=len(modes))
@@ -121,11 +131,11 @@ def bump(x: float, y: float, width: float, height: float, wavelength: float) -> 
     InputError
         If a number is not finite, or the width not positive.
     """
-    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(height) and 0 < width < math.inf):
-        raise InputError(
-            f"a bump at ({x}, {y}) m, {width} m wide, {height} m high; the width must be positive"
-        )
     peak = 4 * math.pi * height / wavelength
+    if not (PHASE.holds(peak) and LENGTH.holds(width) and abs(x) <= LENGTH.largest >= abs(y)):
+        raise InputError(
+            f"a bump at ({x}, {y}) m, {width} m wide, {height} m high; the width must be positive, {LENGTH}"
+        )
     return lambda u, v: peak * np.exp2(-((u - x) ** 2 + (v - y) ** 2) / (0.5 * width) ** 2)
 
 

@@ -154,7 +154,7 @@ def test_formats(tmp_path, layout):
         (["--seed", -1], "seed -1"),
         (["--seed", -1, "--rms", 1], "seed -1"),
         (["--seed-of", "surface=-2", "--gravity", 1], "seed -2"),
-        (["--rms", 1, "--order", 500], "order 500; the highest is 64"),
+        (["--rms", 1, "--order", 500], "order 500; the highest is 32"),
         (["--seed-of", "weather=1"], "'weather'"),
         (["--seed-of", "white=0.5"], "whole number"),
         (["--frequency-ghz", 0], "positive"),

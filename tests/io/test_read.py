@@ -813,7 +813,7 @@ def test_refuses_an_image_cube(tmp_path):
         ('file = "plus.txt"', "", r"\[\[map\]\] 1: no file"),
         ('file = "plus.txt"', 'file = "plus.txt"\nhdu = 1', "hdu is for FITS images and .* is not FITS"),
         ("0.027", "27", "focus offset of -27 m; give dz in metres"),
-        ("22e9", "22 GHz", "not valid TOML: .*line 4"),
+        ("22e9", "22 GHz", "not valid TOML .*line 4"),
         ("[[map]]", "[map]", "not valid TOML"),
         ("[observation]", "[telescope]", r"a TOML file without \[observation\]; expected \[observation\]"),
     ],

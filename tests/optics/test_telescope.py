@@ -407,7 +407,7 @@ def test_legs_reach_the_rim_unless_told(tmp_path):
     [
         ("focal_length_m = 4\n", "focal_lenght_m = 4\n", r"\[optics\] has no key 'focal_lenght_m'; did you"),
         ("radius_m = 5", "diameter = 5", r"dish.toml has no key 'diameter'; known: description, so"),
-        ("radius_m = 5", "", r"dish.toml needs radius_m, a positive number$"),
+        ("radius_m = 5", "", r"dish.toml needs radius_m, a positive number, "),
         ("radius_m = 5", "radius_m = 0", r"radius_m = 0; expected a positive number"),
         ("radius_m = 5", "radius_m = true", r"radius_m = True; expected a positive number"),
         ("radius_m = 5", "radius_m = inf", r"radius_m = inf; expected a positive number"),
@@ -449,10 +449,10 @@ def test_a_file_that_does_not_describe_a_telescope(tmp_path, old, new, message):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*none.toml: No such file"):
+    with pytest.raises(InputError, match=r"none.toml: no such file"):
         telescopes.load(tmp_path / "none.toml")
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(InputError, match=r"cannot read .*folder.toml"):
+    with pytest.raises(InputError, match=r"folder.toml is a directory"):
         telescopes.load(tmp_path / "folder.toml")
     (tmp_path / "latin.toml").write_bytes(b'source = "\xe9"')
     with pytest.raises(InputError, match=r"latin.toml is not TOML"):

@@ -6,15 +6,16 @@ A user's own telescope is a file of the same form.
 import difflib
 import math
 import re
-import reprlib
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ooftorch.errors import InputError
+import numpy as np
+
+from ooftorch.errors import InputError, shorten
+from ooftorch.inputs import ANGLE, FREQUENCY, LENGTH, RADIUS, Range, parse_toml, read_bytes
 from ooftorch.optics import illumination
 from ooftorch.optics.blockage import Blockage, Hole, Legs, find_shadow_corner
 from ooftorch.optics.defocus import DualReflector, OffsetGregorian, Optics, PrimeFocus, Shaped
@@ -35,8 +36,8 @@ class _Key(NamedTuple):
     required: bool = False
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _accept_range(known: Range) -> _Kind:
+    return _Kind(str(known), known.holds)
 
 
 def _accept_words(words: Iterable[str]) -> _Kind:
@@ -45,35 +46,56 @@ def _accept_words(words: Iterable[str]) -> _Kind:
 
 
 _TEXT = _Kind("a text", lambda v: isinstance(v, str))
-_NUMBER = _Kind("a number", _is_number)
-_POSITIVE = _Kind("a positive number", lambda v: _is_number(v) and v > 0)
-_NOT_NEGATIVE = _Kind("a number from 0 up", lambda v: _is_number(v) and v >= 0)
-_DECIBELS = _Kind("a negative number (dB)", lambda v: _is_number(v) and v < 0)
-_OPENING = _Kind("an angle between 0 and 90 degrees", lambda v: _is_number(v) and 0 < v < 90)
+# Positive lengths say so: zero and negative ones are the usual mistake.
+_POSITIVE = _Kind(f"a positive number, {LENGTH}", LENGTH.holds)
+_RADIUS = _Kind(f"a positive number, {RADIUS}", RADIUS.holds)
+_FREQUENCY = _Kind(f"a positive number, {FREQUENCY}", FREQUENCY.holds)
+_ANGLE = _accept_range(ANGLE)
+_PLACE = _accept_range(Range(-LENGTH.largest, LENGTH.largest, "m"))
+_NOT_NEGATIVE = _Kind("a number from 0 up to 100000 m", Range(0.0, LENGTH.largest).holds)
+_DECIBELS = _Kind("a negative number (dB), from -200 to -0.001", Range(-200.0, -1e-3).holds)
+_OPENING = _Kind("an angle between 0 and 90 degrees, from 0.01 to 89.99", Range(0.01, 89.99).holds)
+_MICROMETRES = _Kind("a positive number, from 0.001 to 1e+06 (um)", Range(1e-3, 1e6).holds)
+_SCALE = _Kind("a positive number, from 1e-06 to 1", Range(1e-6, 1.0).holds)
+_SHIFT = _Kind("a positive number, from 1e-09 to 1 (m)", Range(1e-9, 1.0).holds)
+# Coefficients of a path, per metre of motion.
+_SLOPE = Range(-1e3, 1e3)
+# Longest list: more legs and holes than a dish has would take long to lay on its pixels.
+_MAX_ITEMS = 100
+# Longest description, characters.
+_LONGEST_TEXT = 1000
+# Points across the dish of which one must be open.
+_POINTS = 101
 _TABLE = _Kind("a table", lambda v: isinstance(v, dict))
-_TABLES = _Kind("a list of tables", lambda v: isinstance(v, list) and all(map(_TABLE.accepts, v)))
+_TABLES = _Kind(
+    f"a list of at most {_MAX_ITEMS} tables",
+    lambda v: isinstance(v, list) and len(v) <= _MAX_ITEMS and all(map(_TABLE.accepts, v)),
+)
 _WIDTHS = _Kind(
-    "a positive number or a list of them",
-    lambda v: _POSITIVE.accepts(v) or (isinstance(v, list) and v != [] and all(map(_POSITIVE.accepts, v))),
+    f"a positive number or a list of them, each {LENGTH}",
+    lambda v: (
+        _POSITIVE.accepts(v)
+        or (isinstance(v, list) and 0 < len(v) <= _MAX_ITEMS and all(map(_POSITIVE.accepts, v)))
+    ),
 )
 _RISING = _Kind(
     "a list of radii that never falls",
     lambda v: isinstance(v, list) and all(map(_NOT_NEGATIVE.accepts, v)) and v == sorted(v),
 )
 _CORRECTION = _Kind(
-    "8 rows of 3 numbers",
+    f"8 rows of 3 numbers, each {_SLOPE}",
     lambda v: (
         isinstance(v, list)
         and len(v) == 8
-        and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in v)
+        and all(isinstance(row, list) and len(row) == 3 and all(map(_SLOPE.holds, row)) for row in v)
     ),
 )
 _ZERNIKES = _Kind(
-    "a table of numbers named z0, z1, ...",
+    f"a table of numbers named z0, z1, ..., each {_SLOPE}",
     lambda v: (
         isinstance(v, dict)
         and v != {}
-        and all(re.fullmatch(r"z(0|[1-9]\d{0,2})", k) and _is_number(c) for k, c in v.items())
+        and all(re.fullmatch(r"z(0|[1-9]\d{0,2})", k) and _SLOPE.holds(c) for k, c in v.items())
     ),
 )
 
@@ -88,8 +110,8 @@ _OPTICS = {
     "offset-gregorian": {
         **_TWO_MIRRORS,
         "vertex_offset_m": _Key(_POSITIVE, required=True),
-        "subreflector_angle_deg": _Key(_NUMBER, required=True),
-        "feed_angle_deg": _Key(_NUMBER, required=True),
+        "subreflector_angle_deg": _Key(_ANGLE, required=True),
+        "feed_angle_deg": _Key(_ANGLE, required=True),
     },
     "shaped": {"path": _Key(_ZERNIKES, required=True), "focal_length_m": _Key(_POSITIVE)},
 }
@@ -99,15 +121,15 @@ _ILLUMINATION = {name: _TAPER if name in illumination.TAPERED else _COLD_STOP fo
 _TELESCOPE = {
     "description": _Key(_TEXT),
     "source": _Key(_TEXT),
-    "frequency_hz": _Key(_POSITIVE),
-    "radius_m": _Key(_POSITIVE, required=True),
-    "good_surface_rms_um": _Key(_POSITIVE),
+    "frequency_hz": _Key(_FREQUENCY),
+    "radius_m": _Key(_RADIUS, required=True),
+    "good_surface_rms_um": _Key(_MICROMETRES),
     "optics": _Key(_TABLE, required=True),
     "blockage": _Key(_TABLE),
     "illumination": _Key(_TABLE),
     "focus": _Key(_TABLE),
 }
-_FOCUS = {"scale_error": _Key(_POSITIVE), "shift_error_m": _Key(_POSITIVE)}
+_FOCUS = {"scale_error": _Key(_SCALE), "shift_error_m": _Key(_SHIFT)}
 _BLOCKAGE = {"inner_radius_m": _Key(_NOT_NEGATIVE), "legs": _Key(_TABLE), "holes": _Key(_TABLES)}
 _LEGS = {
     "shape": _Key(_accept_words(("plus", "x")), required=True),
@@ -117,8 +139,8 @@ _LEGS = {
     "shadow_deg": _Key(_OPENING),
 }
 _HOLE = {
-    "x_m": _Key(_NUMBER, required=True),
-    "y_m": _Key(_NUMBER, required=True),
+    "x_m": _Key(_PLACE, required=True),
+    "y_m": _Key(_PLACE, required=True),
     "radius_m": _Key(_POSITIVE, required=True),
 }
 
@@ -157,7 +179,8 @@ def load(name_or_path: str | Path) -> Telescope:
         near = difflib.get_close_matches(name, [*known, *_ALIASES])
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
         raise InputError(
-            f"no telescope is named {text!r}; {hint}; `ooftorch telescopes` lists all, or give a .toml file"
+            f"no telescope is named {shorten(text)!r}; {hint}; `ooftorch telescopes` lists all, or give "
+            "a .toml file"
         )
     return _read_file(_find_folder() / f"{name}.toml", f"{name}.toml")
 
@@ -167,23 +190,18 @@ def _find_folder() -> Traversable:
 
 
 def _read_file(file: Path | Traversable, shown: str) -> Telescope:
-    try:
-        with file.open("rb") as stream:
-            spec = tomllib.load(stream)
-    except OSError as error:
-        raise InputError(f"cannot read {shown}: {error.strerror}; give a telescope's TOML file") from None
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise InputError(f"{shown} is not TOML: {error}") from None
+    content = read_bytes(file) if isinstance(file, Path) else file.read_bytes()
+    spec = parse_toml(content, f"{shown} is not TOML")
     return _build_telescope(spec, file.name.removesuffix(".toml"), shown)
 
 
 def _build_telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
     _check(spec, _TELESCOPE, file)
     radius = spec["radius_m"]
-    return Telescope(
+    telescope = Telescope(
         name,
-        spec.get("description", ""),
-        spec.get("source", ""),
+        shorten(spec.get("description", ""), _LONGEST_TEXT),
+        shorten(spec.get("source", ""), _LONGEST_TEXT),
         radius,
         _build_optics(spec["optics"], radius, f"{file}: [optics]"),
         _build_blockage(spec.get("blockage", {}), radius, file),
@@ -192,6 +210,10 @@ def _build_telescope(spec: dict[str, Any], name: str, file: str) -> Telescope:
         spec["good_surface_rms_um"] / 1e6 if "good_surface_rms_um" in spec else None,
         _build_focus_errors(spec.get("focus", {}), f"{file}: [focus]"),
     )
+    points = np.meshgrid(*2 * [np.linspace(-radius, radius, _POINTS)])
+    if not telescope.open_at(*points).any():
+        raise InputError(f"{file}: [blockage] leaves nothing of a dish of radius_m = {radius:g}")
+    return telescope
 
 
 def _build_optics(spec: dict[str, Any], radius: float, where: str) -> Optics:
@@ -274,10 +296,10 @@ def _check(spec: dict[str, Any], keys: Mapping[str, _Key], where: str) -> None:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
-            raise InputError(f"{where} has no key {key!r}; {hint}")
+            raise InputError(f"{where} has no key {shorten(repr(key))}; {hint}")
     for key, (kind, required) in keys.items():
         if key not in spec:
             if required:
                 raise InputError(f"{where} needs {key}, {kind.words}")
         elif not kind.accepts(spec[key]):
-            raise InputError(f"{where} {key} = {reprlib.repr(spec[key])}; expected {kind.words}")
+            raise InputError(f"{where} {key} = {shorten(repr(spec[key]))}; expected {kind.words}")
