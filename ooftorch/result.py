@@ -13,7 +13,7 @@ from ooftorch.units import half_path
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"]
+__all__ = ["Aperture", "Cause", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"]
 
 
 class Estimate(NamedTuple):
@@ -114,6 +114,26 @@ class ScanTerm(NamedTuple):
     rms: tuple[float, ...]
 
 
+class Cause(NamedTuple):
+    """What may be wrong with an observation, or disturbed it.
+
+    Attributes
+    ----------
+    name : str
+        "dz_sign", "dz_scale", "beam_size", "flipped", "swapped", "displaced", "extended", "smeared",
+        "saturated", "dz_of_one_map", "changed", "clipped", "glitches", "drift", "wander" or "stripes".
+    factor : float
+        How many times less the maps miss a model (mean square of the residuals) with that put right; NaN for
+        what shows in the samples without a trial.
+    text : str
+        One sentence.
+    """
+
+    name: str
+    factor: float
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Aperture:
     """The field across the dish.
@@ -193,6 +213,8 @@ class FitResult:
     focus : ndarray, (n_terms,), or None
         Coefficients of the phase that a focus offset makes, radians per metre of dz, as near as the basis
         comes to it over the disc that `phase_rms` is of. None in files of layouts 1 and 2.
+    causes : tuple of Cause
+        What may be wrong with the observation, the gravest first.
     """
 
     input: str
@@ -226,6 +248,7 @@ class FitResult:
     amplitude_order: int = 0
     scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
+    causes: tuple[Cause, ...] = ()
 
     @property
     def coefficients(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 
-__all__ = ["Level", "Resolutions", "build_resolutions"]
+__all__ = ["Level", "Resolutions", "build_resolutions", "choose_coarse_raster"]
 
 # Coarse pixels: number across the dish over the Nyquist number for the farthest sample, and least number.
 _MARGIN, _MIN_ACROSS = 2.0, 32
@@ -35,11 +35,15 @@ _CELL = 0.5
 
 
 class Level(NamedTuple):
-    """The problem at one resolution; each sample represents `multiplicity` samples of the observation."""
+    """The problem at one resolution; each sample represents `multiplicity` samples of the observation.
+
+    `numbers` says which samples of the observation these are; None: all of them.
+    """
 
     model: BeamModel
     samples: Samples
     multiplicity: float = 1.0
+    numbers: Tensor | None = None
 
 
 class Resolutions(NamedTuple):
@@ -126,8 +130,7 @@ def build_resolutions(
     window = _WINDOW * (beam + spread) + chop
     inside = [_find_inside(m, window) for m in maps]
     reach = max(np.max(np.abs((m.x, m.y))[:, i]) for m, i in zip(maps, inside, strict=True)) + chop
-    across = max(_MIN_ACROSS, math.ceil(2 * _MARGIN * reach / beam))
-    coarse_n = 2 * math.ceil(across * oversample / 2)
+    coarse_n = choose_coarse_raster(reach / beam, oversample)
     if coarse_n >= n:
         return Resolutions(exact, exact, exact, likelihood, noise)
 
@@ -138,9 +141,8 @@ def build_resolutions(
         first = np.cumsum([0] + [len(m.x) for m in maps[:-1]])
         numbers = torch.as_tensor(np.concatenate([c + f for c, f in zip(chosen, first, strict=True)]))
         geometry = [m.select(c) for m, c in zip(maps, chosen, strict=True)]
-        return Level(
-            build_model(geometry, coarse_n), samples.select_samples(numbers.to(samples.power.device))
-        )
+        numbers = numbers.to(samples.power.device)
+        return Level(build_model(geometry, coarse_n), samples.select_samples(numbers), numbers=numbers)
 
     coarse = build_level(0.0)
     search = build_level(_CELL * beam)
@@ -148,6 +150,11 @@ def build_resolutions(
     if multiplicity < 2:
         return Resolutions(coarse, coarse, exact, likelihood, noise)
     return Resolutions(search._replace(multiplicity=multiplicity), coarse, exact, likelihood, noise)
+
+
+def choose_coarse_raster(reach: float, oversample: float) -> int:
+    """Choose the number of coarse pixels a side for samples this far out, in wavelengths over diameter."""
+    return 2 * math.ceil(max(_MIN_ACROSS, math.ceil(2 * _MARGIN * reach)) * oversample / 2)
 
 
 def _find_inside(m: MapGeometry, window: float) -> np.ndarray:

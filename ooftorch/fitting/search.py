@@ -79,6 +79,7 @@ def approach(
     start: Tensor,
     progress: Progress,
     gtol: float = _PASSING,
+    max_eval: int = 2000,
 ) -> Minima:
     """Descend from each start (b, n_parameters) to the neighbourhood of a minimum, on the search level.
 
@@ -95,9 +96,9 @@ def approach(
     if layout["noise"].free:
         held = layout.with_held(["noise"])
         start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
-        minimum = _descend(levels, levels.search, held, rows, start, progress, gtol)
+        minimum = _descend(levels, levels.search, held, rows, start, progress, gtol, max_eval)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
-    minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol)
+    minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol, max_eval)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 
 

@@ -2,8 +2,9 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 3; read as well are layout 2, which lacks SURFACE_FOCUS, SCAN_TERMS and
-                  AMPORDER, and layout 1, which also lacks BASIS and what follows it here
+    OOFFIT        layout of this file, 4; read as well are layout 3, which lacks CAUSES, layout 2, which also
+                  lacks SURFACE_FOCUS, SCAN_TERMS and AMPORDER, and layout 1, which also lacks BASIS and what
+                  follows it here
     ORIGIN        "ooftorch"
     CREATOR       program and version
     INPUT         file of the observation
@@ -54,6 +55,9 @@ Extensions
     SCAN_TERMS
         NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out.
         Absent where there are none.
+    CAUSES
+        NAME, FACTOR (how many times less the maps miss a model with that put right; NaN without a trial) and
+        TEXT: what may be wrong with the observation. Absent where nothing was found.
     APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
@@ -96,14 +100,14 @@ from ooftorch.io.fits_tools import (
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Cause, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
 
 # Layout number (OOFFIT) of the files written, and those that can be read.
-_LAYOUT = 3
-_READABLE = (1, 2, 3)
+_LAYOUT = 4
+_READABLE = (1, 2, 3, 4)
 
 # Header keys of the fields that are a text or a number, by type; numbers also have a comment. A text may need
 # the whole card.
@@ -193,6 +197,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
         *_make_basis(result),
         *_make_focus(result),
         *_make_scan_terms(result),
+        *_make_causes(result),
         *_make_aperture(result.aperture),
         *(_make_map(m, i) for i, m in enumerate(result.maps)),
         *([] if result.truth is None else make_truth_hdus(result.truth)),
@@ -270,6 +275,7 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         focus=copy_native(hdus["SURFACE_FOCUS"].data["FOCUS"]) if "SURFACE_FOCUS" in hdus else None,
         amplitude_order=header.get("AMPORDER", 0),
         scan_terms=_read_scan_terms(hdus),
+        causes=_read_causes(hdus),
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
     )
 
@@ -282,6 +288,16 @@ def _read_scan_terms(hdus: dict[str, Any]) -> tuple[ScanTerm, ...]:
     widths = zip(*(rows[name].tolist() for name in columns), strict=True)
     names = zip(rows["NAME"].tolist(), rows["UNIT"].tolist(), strict=True)
     return tuple(ScanTerm(name, unit, rms) for (name, unit), rms in zip(names, widths, strict=True))
+
+
+def _read_causes(hdus: dict[str, Any]) -> tuple[Cause, ...]:
+    if "CAUSES" not in hdus:
+        return ()
+    rows = hdus["CAUSES"].data
+    columns = (rows[name].tolist() for name in ("NAME", "FACTOR", "TEXT"))
+    return tuple(
+        Cause(unescape(name), factor, unescape(text)) for name, factor, text in zip(*columns, strict=True)
+    )
 
 
 def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
@@ -410,6 +426,18 @@ def _make_scan_terms(result: FitResult) -> list[Any]:
         ),
     ]
     return [make_table("SCAN_TERMS", columns)]
+
+
+def _make_causes(result: FitResult) -> list[Any]:
+    causes = result.causes
+    if not causes:
+        return []
+    columns = [
+        make_text_column("NAME", [escape(cause.name) for cause in causes]),
+        fits.Column("FACTOR", "D", array=np.array([cause.factor for cause in causes])),
+        make_text_column("TEXT", [escape(cause.text) for cause in causes]),
+    ]
+    return [make_table("CAUSES", columns)]
 
 
 def _make_aperture(a: Aperture) -> list[Any]:

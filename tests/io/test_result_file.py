@@ -16,7 +16,7 @@ from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.result_file import read_fit, write_fit
 from ooftorch.optics.basis import RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Cause, Estimate, FitResult, MapFit, OrderFit, ScanTerm
 from ooftorch.truth import TrueValue, Truth
 
 
@@ -71,6 +71,10 @@ def made(seed=0, **changes):
         ),
         "focus": rng.standard_normal(10),
         "amplitude_order": 6,
+        "causes": (
+            Cause("dz_sign", 1 / 3 + 40, "It's the sign & more: λ " + 20 * "long "),
+            Cause("glitches", math.nan, ""),
+        ),
         "scan_terms": (
             ScanTerm("level", "peak", (1 / 3, 0.0, 5e-324)),
             ScanTerm("gain", "", (0.0, 0.1 + 0.2, 1e-3)),
@@ -122,7 +126,7 @@ def test_every_field_comes_back_exactly(file):
         {"stop_radius": None, "good_surface_rms": None, "robust": False},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2], "scan_terms": ()},
-        {"amplitude_order": 0, "scan_terms": (), "focus": None},
+        {"amplitude_order": 0, "scan_terms": (), "focus": None, "causes": ()},
     ],
     ids=["no notes", "no truth", "no limits", "no focal length", "fewer", "nothing taken up"],
 )
@@ -313,7 +317,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda hdus: hdus[0].header.update(OOFFIT=4), r"in layout 4, and this version reads 1 to 3"),
+        (lambda hdus: hdus[0].header.update(OOFFIT=5), r"in layout 5, and this version reads 1 to 4"),
         (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
         (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
         (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),

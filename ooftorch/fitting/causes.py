@@ -1,0 +1,288 @@
+"""Name what is wrong with an observation that is fitted badly: put it right, and see whether the maps fit.
+
+Each alternative of the table (`alternatives.KINDS`) is fitted from a perfect dish on coarse pixels and a few
+samples, without the freedoms that a fit may take up, and so is the observation as it is.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ooftorch.errors import InputError
+from ooftorch.fitting import search
+from ooftorch.fitting.alternatives import KINDS, Alternative, Kind
+from ooftorch.fitting.resolution import choose_coarse_raster
+from ooftorch.fitting.setup import FitOptions, Setup, set_up
+from ooftorch.fitting.symptoms import find_spikes, find_symptoms
+from ooftorch.observation import BeamMap, Observation
+from ooftorch.optics import zernike
+from ooftorch.result import Cause, FitResult
+from ooftorch.scans import name_scans
+
+__all__ = ["find_causes"]
+
+# Chi-square per degree of freedom of a bad fit; errors of scan lines that belong to the beam, in the units of
+# `ScanTerm`, by which a fit may hide something else; and chi-square of a fit without them that shows it.
+_BAD, _HIDING, _SUSPICIOUS = 4.0, {"gain": 0.05, "pointing": 0.05, "pointing_drift": 0.05}, 1.5
+# How many times less the maps must miss a model for a cause to be named, and how many times more than the fit
+# with all that it has taken up they may still miss it.
+_LEAST_FACTOR, _MOST_MISSED = 2.0, 1.5
+# To leave out a map takes away much of what has to be fitted: it has to do more.
+_LEAST_FACTOR_WITHOUT = 2.5
+# An alternative that comes this near to the noise ends the search, if it does so much better.
+_AT_NOISE, _CLEAR_FACTOR = 1.5, 4.0
+# Highest order of the surface in a trial.
+_ORDER = 6
+# Factors on the size of the best alternative of a kind that are tried next, round after round.
+_STEPS = (2**0.25, 2**0.125)
+# Coefficients of the bend of the illumination, together, from which on it may hide something else.
+_MUCH_BENT = 0.4
+# Logarithm of a scale of the focus offsets from which on it is one.
+_SCALED = math.log(1.1)
+# Noise over the peak where there is none.
+_PIXELS = 3e-4
+# Kinds of which other sizes of the best are tried, and how much better it must be than what the file has.
+_REFINED, _PROMISING = 2, 1.3
+# Evaluations of a trial: the right one needs few.
+_MAX_EVAL = 40
+# Symptoms that come from the parameters of a fit, and are wrong where it fits something else.
+_FROM_PARAMETERS = ("displaced", "dz_scale", "drift", "wander")
+
+Array = NDArray[np.float64]
+
+
+def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) -> tuple[Cause, ...]:
+    """Find what may be wrong with an observation, or has disturbed it.
+
+    What shows in the samples is always looked for (`symptoms`). Alternatives are tried where the fit is bad,
+    or would be without much that it has taken up.
+
+    Parameters
+    ----------
+    setup : Setup
+    row : int
+        Number of the observation in the setup.
+    result : FitResult
+    options : FitOptions
+        Of the fit.
+
+    Returns
+    -------
+    tuple of Cause
+        First the alternative that fits best, if it fits much better.
+    """
+    seen = find_symptoms(setup.observations[row], result)
+    if result.chi2_reduced < _BAD and not _may_hide_something(result):
+        return seen
+    found = _Trials(setup, row, result, options).find_cause()
+    if found is None:
+        return seen
+    return (found, *(cause for cause in seen if cause.name not in (found.name, *_FROM_PARAMETERS)))
+
+
+def _may_hide_something(result: FitResult) -> bool:
+    """Whether a fit has taken up so much that it may be due to something else."""
+    if any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms):
+        return True
+    bend = [p.value for name, p in result.parameters.items() if zernike.number(name, "a") is not None]
+    scale = result.parameters["dz_scale"].value
+    return math.hypot(*bend) > _MUCH_BENT or abs(math.log(scale)) > _SCALED
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A cheap fit: squared residuals over the noise, summed over each map, their numbers, and dz_scale."""
+
+    squares: Array
+    n: Array
+    dz_scale: float
+
+    @property
+    def missed(self) -> float:
+        """Mean square of the residuals over the noise."""
+        return float(self.squares.sum() / self.n.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """An alternative, what it misses the maps by, and how many times less than the observation as it is."""
+
+    missed: float
+    factor: float
+    words: str
+    kind: Kind
+    alternative: Alternative | None
+
+
+class _Trials:
+    """Cheap fits of one observation and of its alternatives, and how they compare."""
+
+    def __init__(self, setup: Setup, row: int, result: FitResult, options: FitOptions) -> None:
+        model = setup.levels.exact.model
+        self._telescope, self._symmetries = model.telescope, setup.symmetries
+        self._unscaled: _Trial | None = None
+        self._has_taken_up = bool(result.scan_terms or result.amplitude_order)
+        own = {p.name for p in setup.levels.likelihood.declare()}
+        self._options = replace(
+            options,
+            likelihood="gaussian",
+            nuisance="none",
+            order=min(result.order, _ORDER),
+            free=tuple(name for name in options.free if name not in own),
+            fixed={name: v for name, v in (options.fixed or {}).items() if name not in own},
+        )
+        numbers = setup.levels.search.numbers
+        self._observation, self._fitted = _thin(setup.observations[row], result, numbers)
+
+    def find_cause(self) -> Cause | None:
+        """Find the alternative that fits best, if it fits much better than the observation as it is."""
+        as_it_is = self._fit(self._observation)
+        if as_it_is is None or as_it_is.missed < _SUSPICIOUS:
+            return None
+        if not self._has_taken_up and self._fitted.missed < as_it_is.missed:
+            # The fit has come lower with the same model: that is what an alternative has to beat.
+            as_it_is = self._fitted
+        found = self._try_all(as_it_is)
+        refined = [self._refine(as_it_is, each) for each in found[:_REFINED]]
+        best = min(refined, key=lambda f: f.missed, default=None)
+        if best is None or best.factor < _LEAST_FACTOR or best.missed > _MOST_MISSED * self._fitted.missed:
+            return self._try_without(as_it_is)
+        return Cause(
+            best.kind.name,
+            best.factor,
+            f"The maps fit {_count(best.factor)} times better with {best.words}: {best.kind.advice}.",
+        )
+
+    def _try_all(self, as_it_is: _Trial) -> list[_Found]:
+        """Try the alternatives of all kinds: the best of each, the best first."""
+        best_of_each: list[_Found] = []
+        for kind in KINDS:
+            proposed = kind.propose(self._observation, self._telescope, self._symmetries)
+            tried = [f for a in proposed if (f := self._try(as_it_is, kind, a)) is not None]
+            if kind.name == "dz_scale" and abs(math.log(as_it_is.dz_scale)) > _SCALED:
+                tried.append(self._judge_scale(as_it_is, kind, None))
+            if tried:
+                best = min(tried, key=lambda f: f.missed)
+                best_of_each.append(best)
+                if best.missed < _AT_NOISE and best.factor > _CLEAR_FACTOR:
+                    break
+        return sorted(best_of_each, key=lambda f: f.missed)
+
+    def _try(self, as_it_is: _Trial, kind: Kind, alternative: Alternative) -> _Found | None:
+        """Fit an alternative; None if it cannot be fitted."""
+        trial = self._fit(alternative.change(self._observation))
+        if trial is None:
+            return None
+        if kind.name == "dz_scale":
+            return self._judge_scale(trial, kind, alternative)
+        factor = as_it_is.missed / trial.missed
+        return _Found(trial.missed, factor, alternative.words, kind, alternative)
+
+    def _judge_scale(self, trial: _Trial, kind: Kind, alternative: Alternative | None) -> _Found:
+        """Compare a fit in which the focus offsets are scaled with one in which they are not."""
+        if self._unscaled is None:
+            self._unscaled = self._fit(self._observation, dz_scale=1.0)
+        unscaled = math.inf if self._unscaled is None else self._unscaled.missed
+        scale = trial.dz_scale * (1.0 if alternative is None else alternative.size)
+        words = f"all dz {scale:.3g} times as large"
+        return _Found(trial.missed, unscaled / trial.missed, words, kind, alternative)
+
+    def _refine(self, as_it_is: _Trial, found: _Found) -> _Found:
+        """Try other sizes of an alternative that has one."""
+        for step in _STEPS:
+            best = found.alternative
+            if best is None or best.resize is None or found.factor < _PROMISING:
+                break
+            others = [best.resize(best.size * by) for by in (step, 1 / step)]
+            tried = [self._try(as_it_is, found.kind, a) for a in others]
+            found = min([found, *(f for f in tried if f is not None)], key=lambda f: f.missed)
+        return found
+
+    def _try_without(self, as_it_is: _Trial) -> Cause | None:
+        """Fit without each map: do the others agree among themselves?"""
+        maps = self._observation.maps
+        best, worst = 0.0, 0
+        for i in range(len(maps)):
+            rest = tuple(m for k, m in enumerate(maps) if k != i)
+            if len(rest) < 2 or rest[0].dz == rest[-1].dz:
+                continue
+            trial = self._fit(replace(self._observation, maps=rest))
+            if trial is None or trial.missed > _MOST_MISSED * self._fitted.missed:
+                continue
+            factor = np.delete(as_it_is.squares, i).sum() / trial.squares.sum()
+            if factor > best:
+                best, worst = float(factor), i
+        if best < _LEAST_FACTOR_WITHOUT:
+            return None
+        return Cause(
+            "changed",
+            best,
+            f"Without the map at dz {1e3 * maps[worst].dz:+.4g} mm the others fit {_count(best)} times "
+            "better: the surface, or something else, changed between the maps.",
+        )
+
+    def _fit(self, observation: Observation, **fixed: float) -> _Trial | None:
+        """Fit an observation from a perfect dish; None if it cannot be fitted."""
+        reach = max(float(np.max(np.abs((m.x, m.y)))) for m in observation.maps)
+        reach += 0.5 * math.hypot(observation.receiver.chop_x, observation.receiver.chop_y)
+        beam = observation.wavelength / (2 * self._telescope.radius)
+        n = choose_coarse_raster(reach / beam, self._options.oversample)
+        options = replace(self._options, n=n, fixed={**fixed, **(self._options.fixed or {})})
+        try:
+            setup = set_up([observation], self._telescope, options)
+        except InputError:
+            return None
+        level, rows = setup.levels.exact, torch.arange(1, device=setup.starts.device)
+        levels = setup.levels._replace(search=level)
+        found = search.approach(levels, setup.layout, rows, setup.starts, lambda *_: None, max_eval=_MAX_EVAL)
+        u = found.coordinates
+        with torch.no_grad():
+            predicted = level.model.split(level.model(u)[0].cpu().numpy())
+        pairs = zip(observation.maps, predicted, strict=True)
+        squares = [float(np.sum(((m.power - p) / m.sigma) ** 2)) for m, p in pairs]
+        n_of_each = np.array([m.n_valid for m in observation.maps])
+        return _Trial(np.array(squares), n_of_each, setup.layout.values(u[0].cpu().numpy())["dz_scale"])
+
+
+def _count(factor: float) -> str:
+    """A factor in words: not more digits than it deserves."""
+    return f"{factor:.2g}" if factor < 100 else f"{round(factor, 1 - len(str(int(factor)))):.0f}"
+
+
+def _thin(
+    observation: Observation, result: FitResult, numbers: torch.Tensor | None
+) -> tuple[Observation, _Trial]:
+    """Return the observation at some of its samples, without glitches, and what the fit misses them by.
+
+    All maps have errors: those of the file, or the noise that the fit has found.
+    """
+    maps, squares, first = [], [], 0
+    chosen = None if numbers is None else numbers.cpu().numpy()
+    spikes = find_spikes(observation.maps, result)
+    for m, fit, spike in zip(observation.maps, result.maps, spikes, strict=True):
+        n = m.power.size
+        some = np.arange(n) if chosen is None else chosen[(chosen >= first) & (chosen < first + n)] - first
+        first += n
+        kept = some[m.valid[some] & ~spike[some]]
+        noise = fit.noise if fit.noise > 0 else _PIXELS * fit.peak
+        sigma = np.full(kept.size, noise) if m.sigma is None else m.sigma[kept]
+        scans = name_scans(m)
+        maps.append(
+            BeamMap(
+                m.dz,
+                m.x[kept],
+                m.y[kept],
+                m.power[kept],
+                sigma,
+                scans=scans if scans in ("rows", "columns") else "none",
+                smear=m.smear,
+            )
+        )
+        squares.append(float(np.sum((fit.residual[kept] / sigma) ** 2)))
+    thinned = replace(observation, maps=tuple(maps), truth=None)
+    return thinned, _Trial(
+        np.array(squares), np.array([m.n_valid for m in maps]), result.parameters["dz_scale"].value
+    )
