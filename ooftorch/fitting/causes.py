@@ -17,7 +17,7 @@ from ooftorch.fitting.alternatives import KINDS, Alternative, Kind
 from ooftorch.fitting.resolution import choose_coarse_raster
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.fitting.symptoms import find_spikes, find_symptoms
-from ooftorch.observation import BeamMap, Observation
+from ooftorch.observation import MIN_SAMPLES, BeamMap, Observation
 from ooftorch.optics import zernike
 from ooftorch.result import Cause, FitResult
 from ooftorch.scans import name_scans
@@ -27,13 +27,11 @@ __all__ = ["find_causes"]
 # Chi-square per degree of freedom of a bad fit; errors of scan lines that belong to the beam, in the units of
 # `ScanTerm`, by which a fit may hide something else; and chi-square of a fit without them that shows it.
 _BAD, _HIDING, _SUSPICIOUS = 4.0, {"gain": 0.05, "pointing": 0.05, "pointing_drift": 0.05}, 1.5
-# How many times less the maps must miss a model for a cause to be named, and how many times more than the fit
-# with all that it has taken up they may still miss it.
-_LEAST_FACTOR, _MOST_MISSED = 2.0, 1.5
-# To leave out a map takes away much of what has to be fitted: it has to do more.
-_LEAST_FACTOR_WITHOUT = 2.5
-# An alternative that comes this near to the noise ends the search, if it does so much better.
-_AT_NOISE, _CLEAR_FACTOR = 1.5, 4.0
+# How many times less the maps must miss a model for a cause to be named, also where that is almost the noise;
+# and how many times more than the fit with all that it has taken up they may still miss it.
+_LEAST_FACTOR, _LEAST_FACTOR_AT_NOISE, _AT_NOISE, _MOST_MISSED = 2.0, 1.5, 1.3, 1.5
+# An alternative that does so much better, and comes as near to the noise, ends the search.
+_CLEAR_FACTOR = 4.0
 # Highest order of the surface in a trial.
 _ORDER = 6
 # Factors on the size of the best alternative of a kind that are tried next, round after round.
@@ -42,14 +40,14 @@ _STEPS = (2**0.25, 2**0.125)
 _MUCH_BENT = 0.4
 # Logarithm of a scale of the focus offsets from which on it is one.
 _SCALED = math.log(1.1)
-# Noise over the peak where there is none.
-_PIXELS = 3e-4
+# Noise over the peak where there is none, and that of samples that say nothing.
+_PIXELS, _NOTHING = 3e-4, 1e3
 # Kinds of which other sizes of the best are tried, and how much better it must be than what the file has.
 _REFINED, _PROMISING = 2, 1.3
 # Evaluations of a trial: the right one needs few.
 _MAX_EVAL = 40
 # Symptoms that come from the parameters of a fit, and are wrong where it fits something else.
-_FROM_PARAMETERS = ("displaced", "dz_scale", "drift", "wander")
+_FROM_PARAMETERS = ("displaced", "dz_scale", "wander")
 
 Array = NDArray[np.float64]
 
@@ -75,18 +73,21 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
         First the alternative that fits best, if it fits much better.
     """
     seen = find_symptoms(setup.observations[row], result)
-    if result.chi2_reduced < _BAD and not _may_hide_something(result):
+    hiding = any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms)
+    if result.chi2_reduced < _BAD and not hiding and not _is_far_off(result):
         return seen
-    found = _Trials(setup, row, result, options).find_cause()
-    if found is None:
+    if any(cause.name == "stripes" for cause in seen):
         return seen
-    return (found, *(cause for cause in seen if cause.name not in (found.name, *_FROM_PARAMETERS)))
+    trials = _Trials(setup, row, result, options)
+    found = trials.find_cause()
+    rest = tuple(cause for cause in seen if cause.name not in _FROM_PARAMETERS)
+    if found is not None:
+        return (found, *(cause for cause in rest if cause.name != found.name))
+    return seen if trials.is_bad or not hiding else rest
 
 
-def _may_hide_something(result: FitResult) -> bool:
-    """Whether a fit has taken up so much that it may be due to something else."""
-    if any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms):
-        return True
+def _is_far_off(result: FitResult) -> bool:
+    """Whether illumination or focus offsets are so far off that it may be due to something else."""
     bend = [p.value for name, p in result.parameters.items() if zernike.number(name, "a") is not None]
     scale = result.parameters["dz_scale"].value
     return math.hypot(*bend) > _MUCH_BENT or abs(math.log(scale)) > _SCALED
@@ -118,11 +119,18 @@ class _Found:
 
 
 class _Trials:
-    """Cheap fits of one observation and of its alternatives, and how they compare."""
+    """Cheap fits of one observation and of its alternatives, and how they compare.
+
+    Attributes
+    ----------
+    is_bad : bool
+        Whether the observation as it is fits badly without what the fit has taken up.
+    """
 
     def __init__(self, setup: Setup, row: int, result: FitResult, options: FitOptions) -> None:
         model = setup.levels.exact.model
         self._telescope, self._symmetries = model.telescope, setup.symmetries
+        self.is_bad = False
         self._unscaled: _Trial | None = None
         self._has_taken_up = bool(result.scan_terms or result.amplitude_order)
         own = {p.name for p in setup.levels.likelihood.declare()}
@@ -142,19 +150,25 @@ class _Trials:
         as_it_is = self._fit(self._observation)
         if as_it_is is None or as_it_is.missed < _SUSPICIOUS:
             return None
+        self.is_bad = as_it_is.missed > _BAD
         if not self._has_taken_up and self._fitted.missed < as_it_is.missed:
             # The fit has come lower with the same model: that is what an alternative has to beat.
             as_it_is = self._fitted
         found = self._try_all(as_it_is)
         refined = [self._refine(as_it_is, each) for each in found[:_REFINED]]
         best = min(refined, key=lambda f: f.missed, default=None)
-        if best is None or best.factor < _LEAST_FACTOR or best.missed > _MOST_MISSED * self._fitted.missed:
-            return self._try_without(as_it_is)
+        if best is None or not self._is_convincing(best.factor, best.missed):
+            return self._try_alone(as_it_is)
         return Cause(
             best.kind.name,
             best.factor,
             f"The maps fit {_count(best.factor)} times better with {best.words}: {best.kind.advice}.",
         )
+
+    def _is_convincing(self, factor: float, missed: float) -> bool:
+        """Whether an alternative is so much better, and as good as the fit with all that it has taken up."""
+        least = _LEAST_FACTOR_AT_NOISE if missed < _AT_NOISE else _LEAST_FACTOR
+        return factor > least and missed < _MOST_MISSED * self._fitted.missed
 
     def _try_all(self, as_it_is: _Trial) -> list[_Found]:
         """Try the alternatives of all kinds: the best of each, the best first."""
@@ -201,27 +215,22 @@ class _Trials:
             found = min([found, *(f for f in tried if f is not None)], key=lambda f: f.missed)
         return found
 
-    def _try_without(self, as_it_is: _Trial) -> Cause | None:
-        """Fit without each map: do the others agree among themselves?"""
-        maps = self._observation.maps
-        best, worst = 0.0, 0
-        for i in range(len(maps)):
-            rest = tuple(m for k, m in enumerate(maps) if k != i)
-            if len(rest) < 2 or rest[0].dz == rest[-1].dz:
-                continue
-            trial = self._fit(replace(self._observation, maps=rest))
-            if trial is None or trial.missed > _MOST_MISSED * self._fitted.missed:
-                continue
-            factor = np.delete(as_it_is.squares, i).sum() / trial.squares.sum()
-            if factor > best:
-                best, worst = float(factor), i
-        if best < _LEAST_FACTOR_WITHOUT:
+    def _try_alone(self, as_it_is: _Trial) -> Cause | None:
+        """Fit each map by itself: do they agree with the model, and not with each other?"""
+        alone = [self._fit(_isolate(self._observation, i)) for i in range(len(self._observation.maps))]
+        trials = [trial for trial in alone if trial is not None]
+        if len(trials) < len(alone):
+            return None
+        # The second map of each says nothing.
+        missed = sum(trial.squares.max() for trial in trials) / as_it_is.n.sum()
+        factor = float(as_it_is.missed / missed)
+        if not self._is_convincing(factor, missed):
             return None
         return Cause(
             "changed",
-            best,
-            f"Without the map at dz {1e3 * maps[worst].dz:+.4g} mm the others fit {_count(best)} times "
-            "better: the surface, or something else, changed between the maps.",
+            factor,
+            f"The maps fit {_count(factor)} times better each by itself than all together: the surface, or "
+            "something else, changed between them.",
         )
 
     def _fit(self, observation: Observation, **fixed: float) -> _Trial | None:
@@ -245,6 +254,20 @@ class _Trials:
         squares = [float(np.sum(((m.power - p) / m.sigma) ** 2)) for m, p in pairs]
         n_of_each = np.array([m.n_valid for m in observation.maps])
         return _Trial(np.array(squares), n_of_each, setup.layout.values(u[0].cpu().numpy())["dz_scale"])
+
+
+def _isolate(observation: Observation, number: int) -> Observation:
+    """Return an observation of one map: a second one, for it takes two, says nothing."""
+    one = observation.maps[number]
+    some = np.arange(MIN_SAMPLES) * ((one.power.size - 1) // (MIN_SAMPLES - 1))
+    other = BeamMap(
+        one.dz + max(abs(m.dz) for m in observation.maps),
+        one.x[some],
+        one.y[some],
+        one.power[some],
+        sigma=np.full(MIN_SAMPLES, _NOTHING * float(np.ptp(one.power))),
+    )
+    return replace(observation, maps=(one, other))
 
 
 def _count(factor: float) -> str:

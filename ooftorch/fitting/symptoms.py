@@ -29,8 +29,8 @@ _DISPLACED = 0.3
 # Factor between fitted and given focus offsets, from which on it is said.
 _SCALED = 1.1
 # Errors of scan lines, in the units of `ScanTerm`, from which on they are said.
-_DRIFT = {"level": 0.005, "slope": 0.005, "gain": 0.03}
-_WANDER = {"pointing": 0.05, "pointing_drift": 0.05}
+_DRIFT = {"level": 0.005, "slope": 0.005}
+_WANDER = {"gain": 0.03, "pointing": 0.05, "pointing_drift": 0.05}
 # Power at the end of a map over its peak for which the beam is cut off; directions looked at, the number of
 # those that must have it, and the samples of which the median is taken.
 _CUT, _SECTORS, _LEAST_SECTORS, _LAST = 0.2, 16, 2, 3
@@ -67,8 +67,8 @@ def find_symptoms(observation: Observation, result: FitResult) -> tuple[Cause, .
         "saturated": _describe_flat_top(maps),
         "glitches": _describe_glitches(maps, result) if may_have_spikes else "",
         "stripes": _describe_stripes(result) if misfit else "",
-        "drift": _describe_terms(result, _DRIFT, "The level or gain drifted from scan line to scan line"),
-        "wander": _describe_terms(result, _WANDER, "The pointing wandered from scan line to scan line"),
+        "drift": _describe_terms(result, _DRIFT, "The level drifted from scan line to scan line"),
+        "wander": _describe_terms(result, _WANDER, "Gain or pointing wandered from scan line to scan line"),
     }
     return tuple(Cause(name, math.nan, text) for name, text in texts.items() if text)
 
@@ -186,15 +186,11 @@ def _describe_stripes(result: FitResult) -> str:
 
 
 def _describe_terms(result: FitResult, limits: dict[str, float], what: str) -> str:
-    from_file = {term.name: max(term.rms) for term in result.scan_terms if term.name in limits}
-    over = {name: rms for name, rms in from_file.items() if rms > limits[name]}
-    if not over:
-        return ""
-    units = {"level": "of peak", "slope": "of peak", "gain": ""}
+    largest = {term.name: (max(term.rms), term.unit) for term in result.scan_terms if term.name in limits}
+    amounts = {"beam": "{:.2g} lambda/D", "peak": "{:.1%} of peak", "": "{:.1%}"}
     parts = [
-        f"{name.replace('_', ' ')} {rms:.2g} beams rms"
-        if name in _WANDER
-        else f"{name} {rms:.2%} {units[name]}".rstrip() + " rms"
-        for name, rms in over.items()
+        f"{name.replace('_', ' ')} {amounts[unit].format(rms)}"
+        for name, (rms, unit) in largest.items()
+        if rms > limits[name]
     ]
-    return f"{what} ({', '.join(parts)}); it was taken up."
+    return f"{what} ({', '.join(parts)}, rms); the fit has taken it up." if parts else ""
