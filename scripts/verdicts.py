@@ -5,9 +5,9 @@
     python scripts/verdicts.py --quick    a few observations, to see that it runs; writes nothing
 
 Each observation has one mistake, at one of three sizes, or small nuisances of every kind; the surface that
-comes out says whether it is bad, right or neither, and the verdict is compared with that. Where a mistake has
-a name, the first cause that the fit names has to be it. The set-ups, surfaces and ways to spoil maps are those
-of `spoilt.py`, and further ways that need no data beyond its own.
+comes out says whether it is bad, right or neither, and the verdict is compared with that. Where a mistake
+has a name, the first cause that the fit names has to be it. The set-ups, surfaces and most ways to spoil maps
+are those of `spoilt.py`.
 
 The set without `--tune` is drawn with other telescopes and seeds, and is to be measured once.
 """
@@ -157,7 +157,7 @@ FURTHER = (
     Pathology(Way("wavelength or dish", "times", (0.7, 1.4, 2), multiply_wavelength), ("beam_size",)),
     Pathology(Way("power cut off", "of the peak", (0.9, 0.7, 0.5), cut_off), ("saturated",)),
 )
-# Names, and sizes at which they matter, of the ways of `spoilt.py`; of those that have none the sizes are theirs.
+# Names of the ways of `spoilt.py`, and sizes at which they matter.
 NAMES: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
     "pointing of one map": (("displaced",), (0.8, 2, 4)),
     "1/f drift of the level": (("drift",), (0.6, 1.2, 2.5)),
@@ -168,11 +168,6 @@ NAMES: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
     "compression at the peak": (("saturated",), (0.2, 0.4, 0.8)),
     "map clipped beside the source": (("clipped",), (2, 1, 0.5)),
     "surface that changes from map to map": (("changed",), (0.2, 0.4, 0.6)),
-}
-# Not asked for by name, but named.
-ALSO: dict[str, tuple[str, ...]] = {
-    "smearing not known": ("smeared",),
-    "dz of one map": ("dz_of_one_map",),
 }
 
 
@@ -362,9 +357,9 @@ def section(found: dict) -> str:
     return "\n\n".join(
         [
             f"{len(rows)} simulated observations ({', '.join(telescopes)}), each with one mistake or, "
-            f"{len(good)} of them, with small nuisances of every kind. Bad: a surface more than {BAD[0]:g} rad "
-            f"or {BAD[1]:.0%} of its rms off; right: within {RIGHT[0]:g} rad or {RIGHT[1]:.0%}. A cause is "
-            "named rightly if it is the first. Left out is what no data can tell: dz reversed, or the sky "
+            f"{len(good)} of them, with small nuisances of every kind. Bad: a surface more than {BAD[0]:g} "
+            f"rad or {BAD[1]:.0%} of its rms off; right: within {RIGHT[0]:g} rad or {RIGHT[1]:.0%}. A cause "
+            "is named rightly if it is the first. Left out is what no data can tell: dz reversed, or the sky "
             "turned or mirrored, in all maps of a symmetric telescope.",
             table(["", "", "target", ""], results),
             table(head, lines),

@@ -5,6 +5,7 @@ samples, without the freedoms that a fit may take up, and so is the observation 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from ooftorch.errors import InputError
 from ooftorch.fitting import search
 from ooftorch.fitting.alternatives import KINDS, Alternative, Kind
-from ooftorch.fitting.resolution import choose_coarse_raster
+from ooftorch.fitting.resolution import choose_coarse_raster, select_sparse
+from ooftorch.fitting.samples import find_directions
 from ooftorch.fitting.setup import FitOptions, Setup, set_up
 from ooftorch.fitting.symptoms import find_spikes, find_symptoms
 from ooftorch.observation import MIN_SAMPLES, BeamMap, Observation
 from ooftorch.optics import zernike
+from ooftorch.optics.instrument import MapGeometry
 from ooftorch.result import Cause, FitResult
 from ooftorch.scans import name_scans
 
@@ -26,10 +29,10 @@ __all__ = ["find_causes"]
 
 # Chi-square per degree of freedom of a bad fit; errors of scan lines that belong to the beam, in the units of
 # `ScanTerm`, by which a fit may hide something else; and chi-square of a fit without them that shows it.
-_BAD, _HIDING, _SUSPICIOUS = 4.0, {"gain": 0.05, "pointing": 0.05, "pointing_drift": 0.05}, 1.5
+_BAD, _HIDING, _SUSPICIOUS = 4.0, {"gain": 0.05, "pointing": 0.05, "pointing_drift": 0.05}, 1.25
 # How many times less the maps must miss a model for a cause to be named, also where that is almost the noise;
 # and how many times more than the fit with all that it has taken up they may still miss it.
-_LEAST_FACTOR, _LEAST_FACTOR_AT_NOISE, _AT_NOISE, _MOST_MISSED = 2.0, 1.5, 1.3, 1.5
+_LEAST_FACTOR, _LEAST_FACTOR_AT_NOISE, _AT_NOISE, _MOST_MISSED = 2.0, 1.25, 1.15, 1.5
 # An alternative that does so much better, and comes as near to the noise, ends the search.
 _CLEAR_FACTOR = 4.0
 # Highest order of the surface in a trial.
@@ -44,6 +47,10 @@ _SCALED = math.log(1.1)
 _PIXELS, _NOTHING = 3e-4, 1e3
 # Kinds of which other sizes of the best are tried, and how much better it must be than what the file has.
 _REFINED, _PROMISING = 2, 1.3
+# Parameters of each map.
+_PER_MAP = ("gain", "offset", "dx", "dy")
+# Side of the sky cells with one sample each, wavelengths over diameter.
+_CELL = 0.53
 # Evaluations of a trial: the right one needs few.
 _MAX_EVAL = 40
 # Symptoms that come from the parameters of a fit, and are wrong where it fits something else.
@@ -79,6 +86,9 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     if any(cause.name == "stripes" for cause in seen):
         return seen
     trials = _Trials(setup, row, result, options)
+    if trials.fitted.missed < _BAD and not hiding and not _is_far_off(result):
+        # It was glitches alone.
+        return seen
     found = trials.find_cause()
     rest = tuple(cause for cause in seen if cause.name not in _FROM_PARAMETERS)
     if found is not None:
@@ -95,11 +105,11 @@ def _is_far_off(result: FitResult) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A cheap fit: squared residuals over the noise, summed over each map, their numbers, and dz_scale."""
+    """A cheap fit: squared residuals over the noise, summed over each map, their numbers, and parameters."""
 
     squares: Array
     n: Array
-    dz_scale: float
+    values: Mapping[str, float]
 
     @property
     def missed(self) -> float:
@@ -123,6 +133,8 @@ class _Trials:
 
     Attributes
     ----------
+    fitted : _Trial
+        The fit itself, with all that it has taken up.
     is_bad : bool
         Whether the observation as it is fits badly without what the fit has taken up.
     """
@@ -143,7 +155,8 @@ class _Trials:
             fixed={name: v for name, v in (options.fixed or {}).items() if name not in own},
         )
         numbers = setup.levels.search.numbers
-        self._observation, self._fitted = _thin(setup.observations[row], result, numbers)
+        cell = _CELL * model.instrument.beam
+        self._observation, self.fitted = _thin(setup.observations[row], result, numbers, cell)
 
     def find_cause(self) -> Cause | None:
         """Find the alternative that fits best, if it fits much better than the observation as it is."""
@@ -151,9 +164,9 @@ class _Trials:
         if as_it_is is None or as_it_is.missed < _SUSPICIOUS:
             return None
         self.is_bad = as_it_is.missed > _BAD
-        if not self._has_taken_up and self._fitted.missed < as_it_is.missed:
+        if not self._has_taken_up and self.fitted.missed < as_it_is.missed:
             # The fit has come lower with the same model: that is what an alternative has to beat.
-            as_it_is = self._fitted
+            as_it_is = self.fitted
         found = self._try_all(as_it_is)
         refined = [self._refine(as_it_is, each) for each in found[:_REFINED]]
         best = min(refined, key=lambda f: f.missed, default=None)
@@ -168,7 +181,7 @@ class _Trials:
     def _is_convincing(self, factor: float, missed: float) -> bool:
         """Whether an alternative is so much better, and as good as the fit with all that it has taken up."""
         least = _LEAST_FACTOR_AT_NOISE if missed < _AT_NOISE else _LEAST_FACTOR
-        return factor > least and missed < _MOST_MISSED * self._fitted.missed
+        return factor > least and missed < _MOST_MISSED * self.fitted.missed
 
     def _try_all(self, as_it_is: _Trial) -> list[_Found]:
         """Try the alternatives of all kinds: the best of each, the best first."""
@@ -176,7 +189,7 @@ class _Trials:
         for kind in KINDS:
             proposed = kind.propose(self._observation, self._telescope, self._symmetries)
             tried = [f for a in proposed if (f := self._try(as_it_is, kind, a)) is not None]
-            if kind.name == "dz_scale" and abs(math.log(as_it_is.dz_scale)) > _SCALED:
+            if kind.name == "dz_scale" and abs(math.log(as_it_is.values["dz_scale"])) > _SCALED:
                 tried.append(self._judge_scale(as_it_is, kind, None))
             if tried:
                 best = min(tried, key=lambda f: f.missed)
@@ -200,7 +213,7 @@ class _Trials:
         if self._unscaled is None:
             self._unscaled = self._fit(self._observation, dz_scale=1.0)
         unscaled = math.inf if self._unscaled is None else self._unscaled.missed
-        scale = trial.dz_scale * (1.0 if alternative is None else alternative.size)
+        scale = trial.values["dz_scale"] * (1.0 if alternative is None else alternative.size)
         words = f"all dz {scale:.3g} times as large"
         return _Found(trial.missed, unscaled / trial.missed, words, kind, alternative)
 
@@ -217,7 +230,11 @@ class _Trials:
 
     def _try_alone(self, as_it_is: _Trial) -> Cause | None:
         """Fit each map by itself: do they agree with the model, and not with each other?"""
-        alone = [self._fit(_isolate(self._observation, i)) for i in range(len(self._observation.maps))]
+        # From the surface of all: in focus a perfect dish is a saddle point.
+        alone = [
+            self._fit(_isolate(self._observation, i), _select_map(as_it_is.values, i))
+            for i in range(len(self._observation.maps))
+        ]
         trials = [trial for trial in alone if trial is not None]
         if len(trials) < len(alone):
             return None
@@ -233,8 +250,10 @@ class _Trials:
             "something else, changed between them.",
         )
 
-    def _fit(self, observation: Observation, **fixed: float) -> _Trial | None:
-        """Fit an observation from a perfect dish; None if it cannot be fitted."""
+    def _fit(
+        self, observation: Observation, start: Mapping[str, float] | None = None, **fixed: float
+    ) -> _Trial | None:
+        """Fit an observation, from a perfect dish or these values; None if it cannot be fitted."""
         reach = max(float(np.max(np.abs((m.x, m.y)))) for m in observation.maps)
         reach += 0.5 * math.hypot(observation.receiver.chop_x, observation.receiver.chop_y)
         beam = observation.wavelength / (2 * self._telescope.radius)
@@ -246,14 +265,22 @@ class _Trials:
             return None
         level, rows = setup.levels.exact, torch.arange(1, device=setup.starts.device)
         levels = setup.levels._replace(search=level)
-        found = search.approach(levels, setup.layout, rows, setup.starts, lambda *_: None, max_eval=_MAX_EVAL)
+        u = setup.starts if start is None else setup.starts.new_tensor(setup.layout.coordinates(start))[None]
+        found = search.approach(levels, setup.layout, rows, u, lambda *_: None, max_eval=_MAX_EVAL)
         u = found.coordinates
         with torch.no_grad():
             predicted = level.model.split(level.model(u)[0].cpu().numpy())
         pairs = zip(observation.maps, predicted, strict=True)
         squares = [float(np.sum(((m.power - p) / m.sigma) ** 2)) for m, p in pairs]
         n_of_each = np.array([m.n_valid for m in observation.maps])
-        return _Trial(np.array(squares), n_of_each, setup.layout.values(u[0].cpu().numpy())["dz_scale"])
+        return _Trial(np.array(squares), n_of_each, setup.layout.values(u[0].cpu().numpy()))
+
+
+def _select_map(values: Mapping[str, float], number: int) -> dict[str, float]:
+    """Parameters of the observation that `_isolate` makes, from those of all maps."""
+    own = {name for name in values if name.rpartition("_")[0] in _PER_MAP}
+    shared = {name: value for name, value in values.items() if name not in own}
+    return shared | {f"{kind}_{i}": values[f"{kind}_{number}"] for kind in _PER_MAP for i in range(2)}
 
 
 def _isolate(observation: Observation, number: int) -> Observation:
@@ -276,10 +303,11 @@ def _count(factor: float) -> str:
 
 
 def _thin(
-    observation: Observation, result: FitResult, numbers: torch.Tensor | None
+    observation: Observation, result: FitResult, numbers: torch.Tensor | None, cell: float
 ) -> tuple[Observation, _Trial]:
     """Return the observation at some of its samples, without glitches, and what the fit misses them by.
 
+    One for each sky cell (side in rad), of those with these numbers.
     All maps have errors: those of the file, or the noise that the fit has found.
     """
     maps, squares, first = [], [], 0
@@ -289,7 +317,9 @@ def _thin(
         n = m.power.size
         some = np.arange(n) if chosen is None else chosen[(chosen >= first) & (chosen < first + n)] - first
         first += n
-        kept = some[m.valid[some] & ~spike[some]]
+        good = m.valid & ~spike
+        some = select_sparse(MapGeometry(m.dz, *find_directions(m)), some, good, cell)
+        kept = some[good[some]]
         noise = fit.noise if fit.noise > 0 else _PIXELS * fit.peak
         sigma = np.full(kept.size, noise) if m.sigma is None else m.sigma[kept]
         scans = name_scans(m)
@@ -307,5 +337,7 @@ def _thin(
         squares.append(float(np.sum((fit.residual[kept] / sigma) ** 2)))
     thinned = replace(observation, maps=tuple(maps), truth=None)
     return thinned, _Trial(
-        np.array(squares), np.array([m.n_valid for m in maps]), result.parameters["dz_scale"].value
+        np.array(squares),
+        np.array([m.n_valid for m in maps]),
+        {name: p.value for name, p in result.parameters.items()},
     )

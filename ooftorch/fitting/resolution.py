@@ -21,7 +21,7 @@ from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 
-__all__ = ["Level", "Resolutions", "build_resolutions", "choose_coarse_raster"]
+__all__ = ["Level", "Resolutions", "build_resolutions", "choose_coarse_raster", "select_sparse"]
 
 # Coarse pixels: number across the dish over the Nyquist number for the farthest sample, and least number.
 _MARGIN, _MIN_ACROSS = 2.0, 32
@@ -137,7 +137,7 @@ def build_resolutions(
     def build_level(cell: float) -> Level:
         """Level with coarse pixels and one sample per sky cell (rad) of the window; 0: all samples."""
         valid = np.split(samples.valid.all(0).cpu().numpy(), np.cumsum([len(m.x) for m in maps])[:-1])
-        chosen = [_select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
+        chosen = [select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
         first = np.cumsum([0] + [len(m.x) for m in maps[:-1]])
         numbers = torch.as_tensor(np.concatenate([c + f for c, f in zip(chosen, first, strict=True)]))
         geometry = [m.select(c) for m, c in zip(maps, chosen, strict=True)]
@@ -164,7 +164,7 @@ def _find_inside(m: MapGeometry, window: float) -> np.ndarray:
     return np.flatnonzero(near) if near.sum() >= _MIN_IN_WINDOW else np.arange(len(m.x))
 
 
-def _select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
+def select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
     """Select one of the samples `inside` from each square sky cell (side in rad; 0: select all).
 
     A valid sample is preferred. The result is sorted row by row, so that the far-field operator recognises a
