@@ -34,7 +34,7 @@ _BAD, _HIDING, _SUSPICIOUS = 4.0, {"gain": 0.05, "pointing": 0.05, "pointing_dri
 # and how many times more than the fit with all that it has taken up they may still miss it.
 _LEAST_FACTOR, _LEAST_FACTOR_AT_NOISE, _AT_NOISE, _MOST_MISSED = 2.0, 1.25, 1.15, 1.5
 # An alternative that does so much better, and comes as near to the noise, ends the search.
-_CLEAR_FACTOR = 4.0
+_CLEAR_FACTOR = 1.5
 # Highest order of the surface in a trial.
 _ORDER = 6
 # Factors on the size of the best alternative of a kind that are tried next, round after round.
@@ -51,8 +51,8 @@ _REFINED, _PROMISING = 2, 1.3
 _PER_MAP = ("gain", "offset", "dx", "dy")
 # Side of the sky cells with one sample each, wavelengths over diameter.
 _CELL = 0.53
-# Evaluations of a trial: the right one needs few.
-_MAX_EVAL = 40
+# Distance to the minimum, in standard deviations, at which a trial stops, and most evaluations.
+_NEAR, _MAX_EVAL = 3.0, 30
 # Symptoms that come from the parameters of a fit, and are wrong where it fits something else.
 _FROM_PARAMETERS = ("displaced", "dz_scale", "wander")
 
@@ -266,7 +266,7 @@ class _Trials:
         level, rows = setup.levels.exact, torch.arange(1, device=setup.starts.device)
         levels = setup.levels._replace(search=level)
         u = setup.starts if start is None else setup.starts.new_tensor(setup.layout.coordinates(start))[None]
-        found = search.approach(levels, setup.layout, rows, u, lambda *_: None, max_eval=_MAX_EVAL)
+        found = search.approach(levels, setup.layout, rows, u, lambda *_: None, _NEAR, _MAX_EVAL)
         u = found.coordinates
         with torch.no_grad():
             predicted = level.model.split(level.model(u)[0].cpu().numpy())
