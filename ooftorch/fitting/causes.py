@@ -81,12 +81,13 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     """
     seen = find_symptoms(setup.observations[row], result)
     hiding = any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms)
-    if result.chi2_reduced < _BAD and not hiding and not _is_far_off(result):
+    suspicious = hiding or _is_bent(result) or any(c.name in ("displaced", "dz_scale") for c in seen)
+    if result.chi2_reduced < _BAD and not suspicious:
         return seen
     if any(cause.name == "stripes" for cause in seen):
         return seen
     trials = _Trials(setup, row, result, options)
-    if trials.fitted.missed < _BAD and not hiding and not _is_far_off(result):
+    if trials.fitted.missed < _BAD and not suspicious:
         # It was glitches alone.
         return seen
     found = trials.find_cause()
@@ -96,11 +97,10 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     return seen if trials.is_bad or not hiding else rest
 
 
-def _is_far_off(result: FitResult) -> bool:
-    """Whether illumination or focus offsets are so far off that it may be due to something else."""
+def _is_bent(result: FitResult) -> bool:
+    """Whether the illumination departs from its model so far that it may be due to something else."""
     bend = [p.value for name, p in result.parameters.items() if zernike.number(name, "a") is not None]
-    scale = result.parameters["dz_scale"].value
-    return math.hypot(*bend) > _MUCH_BENT or abs(math.log(scale)) > _SCALED
+    return math.hypot(*bend) > _MUCH_BENT
 
 
 @dataclass(frozen=True, eq=False)
