@@ -5,7 +5,7 @@ samples, without the freedoms that a fit may take up, and so is the observation 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,8 +53,8 @@ _PER_MAP = ("gain", "offset", "dx", "dy")
 _CELL = 0.53
 # Distance to the minimum, in standard deviations, at which a trial stops, and most evaluations.
 _NEAR, _MAX_EVAL = 3.0, 30
-# Symptoms that come from the parameters of a fit, and are wrong where it fits something else.
-_FROM_PARAMETERS = ("displaced", "dz_scale", "wander")
+# Symptoms that come from the parameters of a fit, and are wrong where it hides something else.
+_FROM_PARAMETERS = ("displaced", "dz_scale")
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     """
     seen = find_symptoms(setup.observations[row], result)
     hiding = any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms)
-    suspicious = hiding or _is_bent(result) or any(c.name in ("displaced", "dz_scale") for c in seen)
+    suspicious = hiding or _is_bent(result) or any(c.name in _FROM_PARAMETERS for c in seen)
     if result.chi2_reduced < _BAD and not suspicious:
         return seen
     if any(cause.name == "stripes" for cause in seen):
@@ -91,10 +91,15 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
         # It was glitches alone.
         return seen
     found = trials.find_cause()
-    rest = tuple(cause for cause in seen if cause.name not in _FROM_PARAMETERS)
     if found is not None:
-        return (found, *(cause for cause in rest if cause.name != found.name))
-    return seen if trials.is_bad or not hiding else rest
+        return (found, *_leave_out(seen, (found.name, *_FROM_PARAMETERS, "wander")))
+    if hiding:
+        return _leave_out(seen, _FROM_PARAMETERS if trials.is_bad else (*_FROM_PARAMETERS, "wander"))
+    return seen
+
+
+def _leave_out(causes: tuple[Cause, ...], names: Collection[str]) -> tuple[Cause, ...]:
+    return tuple(cause for cause in causes if cause.name not in names)
 
 
 def _is_bent(result: FitResult) -> bool:
