@@ -270,7 +270,10 @@ class _Trials:
             return None
         level, rows = setup.levels.exact, torch.arange(1, device=setup.starts.device)
         levels = setup.levels._replace(search=level)
-        u = setup.starts if start is None else setup.starts.new_tensor(setup.layout.coordinates(start))[None]
+        u = setup.starts
+        if start is not None:
+            known = {name: v for name, v in start.items() if name in setup.layout.names and name != "noise"}
+            u = u.new_tensor(setup.layout.coordinates(known))[None]
         found = search.approach(levels, setup.layout, rows, u, lambda *_: None, _NEAR, _MAX_EVAL)
         u = found.coordinates
         with torch.no_grad():

@@ -194,7 +194,7 @@ _CAUSES = {
     "smeared": (_CARE, _CARE),
     "saturated": (_CARE, _CARE),
     "changed": (_CARE, _CARE),
-    "clipped": (_CARE, _CARE),
+    "clipped": (_HINT, _HINT),
     "stripes": (_CARE, _CARE),
     "glitches": (_HINT, _HINT),
     "drift": (_HINT, _HINT),
