@@ -82,7 +82,8 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     seen = find_symptoms(setup.observations[row], result)
     hiding = any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms)
     suspicious = hiding or _is_bent(result) or any(c.name in _FROM_PARAMETERS for c in seen)
-    if result.chi2_reduced < _BAD and not suspicious:
+    # Without noise there is no chi-square (NaN), and nothing to compare with.
+    if not (result.chi2_reduced >= _BAD or suspicious):
         return seen
     if any(cause.name == "stripes" for cause in seen):
         return seen
@@ -205,7 +206,11 @@ class _Trials:
 
     def _try(self, as_it_is: _Trial, kind: Kind, alternative: Alternative) -> _Found | None:
         """Fit an alternative; None if it cannot be fitted."""
-        trial = self._fit(alternative.change(self._observation))
+        try:
+            changed = alternative.change(self._observation)
+        except InputError:
+            return None
+        trial = self._fit(changed)
         if trial is None:
             return None
         if kind.name == "dz_scale":

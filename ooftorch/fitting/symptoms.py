@@ -57,7 +57,7 @@ def find_symptoms(observation: Observation, result: FitResult) -> tuple[Cause, .
     """
     excess = result.parameters.get("excess_degrees")
     has_tails = excess is not None and excess.value < _MOST_EXCESS
-    misfit = not result.chi2_reduced < _LEAST_CHI2
+    misfit = result.chi2_reduced >= _LEAST_CHI2
     may_have_spikes = (misfit or has_tails) and not is_recorded_in_steps(observation)
     maps = observation.maps
     texts = {
@@ -118,6 +118,8 @@ def _find_cut(m: MapFit) -> float:
     power = np.minimum(np.abs(m.data - m.offset), np.abs(m.model - m.offset))[seen] / m.peak
     x, y = m.x[seen], m.y[seen]
     weight = np.where(power > 0.3 * power.max(), power, 0.0)
+    if not weight.any():
+        return 0.0
     x, y = x - np.sum(weight * x) / weight.sum(), y - np.sum(weight * y) / weight.sum()
     sector = np.floor(_SECTORS * (0.5 + np.arctan2(y, x) / (2 * math.pi))).astype(int) % _SECTORS
     r, ends = np.hypot(x, y), []
