@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Aperture",
+    "Cause",
     "Estimate",
     "FitResult",
     "MapFit",
@@ -188,6 +189,26 @@ class ScanTerm(NamedTuple):
     rms: tuple[float, ...]
 
 
+class Cause(NamedTuple):
+    """What may be wrong with an observation, or disturbed it.
+
+    Attributes
+    ----------
+    name : str
+        "dz_sign", "dz_scale", "beam_size", "flipped", "swapped", "displaced", "extended", "smeared",
+        "saturated", "dz_of_one_map", "changed", "clipped", "glitches", "drift", "wander" or "stripes".
+    factor : float
+        How many times less the maps miss a model (mean square of the residuals) with that put right; NaN for
+        what shows in the samples without a trial.
+    text : str
+        One sentence.
+    """
+
+    name: str
+    factor: float
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Aperture:
     """The field across the dish.
@@ -276,6 +297,8 @@ class FitResult:
         that.
     order_evidence : OrderEvidence
         What the last order and the next are worth.
+    causes : tuple of Cause
+        What may be wrong with the observation, the gravest first.
     """
 
     input: str
@@ -311,6 +334,7 @@ class FitResult:
     focus: np.ndarray | None = field(default=None, repr=False)
     noise_covariance: np.ndarray | None = field(default=None, repr=False)
     order_evidence: OrderEvidence = _UNKNOWN
+    causes: tuple[Cause, ...] = ()
 
     @property
     def coefficients(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ooftorch.fitting.causes import find_causes
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
 from ooftorch.fitting.orders import Progress, fit_orders
@@ -222,7 +223,8 @@ def _fit_alike(
         for some in rows.split(_choose_batch_size(setup))
         for fitted in fit_orders(setup, some, progress)
     ]
-    return [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
+    results = [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
+    return [replace(r, causes=find_causes(setup, row, r, options)) for row, r in enumerate(results)]
 
 
 def _choose_batch_size(setup: Setup) -> int:

@@ -21,7 +21,7 @@ from ooftorch.optics.instrument import MapGeometry
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 
-__all__ = ["Level", "Resolutions", "build_resolutions"]
+__all__ = ["Level", "Resolutions", "build_resolutions", "choose_coarse_raster", "select_sparse"]
 
 # Coarse pixels: number across the dish over the Nyquist number for the farthest sample, and least number.
 _MARGIN, _MIN_ACROSS = 2.0, 32
@@ -35,11 +35,15 @@ _CELL = 0.5
 
 
 class Level(NamedTuple):
-    """The problem at one resolution; each sample represents `multiplicity` samples of the observation."""
+    """The problem at one resolution; each sample represents `multiplicity` samples of the observation.
+
+    `numbers` says which samples of the observation these are; None: all of them.
+    """
 
     model: BeamModel
     samples: Samples
     multiplicity: float = 1.0
+    numbers: Tensor | None = None
 
 
 class Resolutions(NamedTuple):
@@ -126,21 +130,19 @@ def build_resolutions(
     window = _WINDOW * (beam + spread) + chop
     inside = [_find_inside(m, window) for m in maps]
     reach = max(np.max(np.abs((m.x, m.y))[:, i]) for m, i in zip(maps, inside, strict=True)) + chop
-    across = max(_MIN_ACROSS, math.ceil(2 * _MARGIN * reach / beam))
-    coarse_n = 2 * math.ceil(across * oversample / 2)
+    coarse_n = choose_coarse_raster(reach / beam, oversample)
     if coarse_n >= n:
         return Resolutions(exact, exact, exact, likelihood, noise)
 
     def build_level(cell: float) -> Level:
         """Level with coarse pixels and one sample per sky cell (rad) of the window; 0: all samples."""
         valid = np.split(samples.valid.all(0).cpu().numpy(), np.cumsum([len(m.x) for m in maps])[:-1])
-        chosen = [_select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
+        chosen = [select_sparse(m, i, v, cell) for m, i, v in zip(maps, inside, valid, strict=True)]
         first = np.cumsum([0] + [len(m.x) for m in maps[:-1]])
         numbers = torch.as_tensor(np.concatenate([c + f for c, f in zip(chosen, first, strict=True)]))
         geometry = [m.select(c) for m, c in zip(maps, chosen, strict=True)]
-        return Level(
-            build_model(geometry, coarse_n), samples.select_samples(numbers.to(samples.power.device))
-        )
+        numbers = numbers.to(samples.power.device)
+        return Level(build_model(geometry, coarse_n), samples.select_samples(numbers), numbers=numbers)
 
     coarse = build_level(0.0)
     search = build_level(_CELL * beam)
@@ -150,6 +152,11 @@ def build_resolutions(
     return Resolutions(search._replace(multiplicity=multiplicity), coarse, exact, likelihood, noise)
 
 
+def choose_coarse_raster(reach: float, oversample: float) -> int:
+    """Choose the number of coarse pixels a side for samples this far out, in wavelengths over diameter."""
+    return 2 * math.ceil(max(_MIN_ACROSS, math.ceil(2 * _MARGIN * reach)) * oversample / 2)
+
+
 def _find_inside(m: MapGeometry, window: float) -> np.ndarray:
     """Numbers of the samples within `window` (rad) of the middle of the map; all if these are too few."""
     middle_x, middle_y = (0.5 * (a.min() + a.max()) for a in (m.x, m.y))
@@ -157,7 +164,7 @@ def _find_inside(m: MapGeometry, window: float) -> np.ndarray:
     return np.flatnonzero(near) if near.sum() >= _MIN_IN_WINDOW else np.arange(len(m.x))
 
 
-def _select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
+def select_sparse(m: MapGeometry, inside: np.ndarray, valid: np.ndarray, cell: float) -> np.ndarray:
     """Select one of the samples `inside` from each square sky cell (side in rad; 0: select all).
 
     A valid sample is preferred. The result is sorted row by row, so that the far-field operator recognises a

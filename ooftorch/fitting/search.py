@@ -81,6 +81,7 @@ def approach(
     progress: Progress,
     gtol: float = _PASSING,
     fit_noise: bool = False,
+    max_eval: int = 2000,
 ) -> Minima:
     """Descend from each start (b, n_parameters) to the neighbourhood of a minimum, on the search level.
 
@@ -98,11 +99,11 @@ def approach(
     if layout["noise"].free:
         held = layout.with_held(["noise"])
         wide = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
-        minimum, end = _descend(levels, levels.search, held, rows, wide, progress, gtol)
+        minimum, end = _descend(levels, levels.search, held, rows, wide, progress, gtol, max_eval)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
         if not fit_noise:
             layout, metric = held, _narrow(levels, layout, end, wide, start)
-    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol, metric=metric)
+    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol, max_eval, metric=metric)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
 
 

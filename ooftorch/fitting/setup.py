@@ -1,5 +1,6 @@
 """Prepare a fit: from observations of the same shape to models, samples, parameters and start points."""
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ooftorch.device import OO
 from ooftorch.errors import InputError
 from ooftorch.fitting import likelihood as likelihoods
 from ooftorch.fitting import noise_model as noise_models
+from ooftorch.fitting.alternatives import describe_reliance, find_symmetries
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import IndependentNoise, NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
@@ -95,11 +97,17 @@ class Setup:
     bends: tuple[tuple[str, ...], ...] = ()
     coarse_steps: bool = False
 
+    @functools.cached_property
+    def symmetries(self) -> frozenset[str]:
+        """Changes of all maps that no data can tell: see `find_symmetries`."""
+        return find_symmetries(self.levels.exact.model)
+
     def notes(self, row: int) -> tuple[str, ...]:
         """Assumptions made about one of the observations, one line each."""
         observation = self.observations[row]
         steps = ("power is recorded in coarse steps: Gaussian likelihood",) if self.coarse_steps else ()
-        return (*observation.notes, *describe_errors(observation.maps), *steps)
+        relied_on = describe_reliance(self.symmetries)
+        return (*relied_on, *observation.notes, *describe_errors(observation.maps), *steps)
 
 
 def set_up(

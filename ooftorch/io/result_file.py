@@ -3,8 +3,8 @@
 Primary header
     ======== ==== ===============================================================================
     OOFFIT        layout of this file, 4; read as well are layout 3, which lacks SIGMA_NOISE, SIGMA_MODEL,
-                  NOISE_COVARIANCE, APERTURE_ERROR, ORDER_COEFFICIENTS and GAINLAST to COSTNEXT, and has the
-                  errors from the noise alone in SIGMA and COVARIANCE;
+                  NOISE_COVARIANCE, APERTURE_ERROR, ORDER_COEFFICIENTS, CAUSES and GAINLAST to COSTNEXT, and
+                  has the errors from the noise alone in SIGMA and COVARIANCE;
                   layout 2, which also lacks SURFACE_FOCUS, SCAN_TERMS and AMPORDER; and layout 1, which also
                   lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
@@ -65,6 +65,9 @@ Extensions
     SCAN_TERMS
         NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out.
         Absent where there are none.
+    CAUSES
+        NAME, FACTOR (how many times less the maps miss a model with that put right; NaN without a trial) and
+        TEXT: what may be wrong with the observation. Absent where nothing was found.
     APERTURE_PHASE, APERTURE_ERROR, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish, and its standard error; amplitude over its
@@ -110,7 +113,7 @@ from ooftorch.io.fits_tools import (
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, MAX_ORDER, RecordedBasis, SurfaceBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Cause, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
@@ -219,6 +222,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
         *_make_basis(result),
         *_make_focus(result),
         *_make_scan_terms(result),
+        *_make_causes(result),
         *_make_aperture(result.aperture),
         *(_make_map(m, i) for i, m in enumerate(result.maps)),
         *([] if result.truth is None else make_truth_hdus(result.truth)),
@@ -364,6 +368,7 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         order_evidence=OrderEvidence(*(float(header.get(card, "nan")) for card, _ in _EVIDENCE.values())),
         amplitude_order=header.get("AMPORDER", 0),
         scan_terms=_read_scan_terms(hdus),
+        causes=_read_causes(hdus),
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
     )
 
@@ -376,6 +381,16 @@ def _read_scan_terms(hdus: dict[str, Any]) -> tuple[ScanTerm, ...]:
     widths = zip(*(rows[name].tolist() for name in columns), strict=True)
     names = zip(rows["NAME"].tolist(), rows["UNIT"].tolist(), strict=True)
     return tuple(ScanTerm(name, unit, rms) for (name, unit), rms in zip(names, widths, strict=True))
+
+
+def _read_causes(hdus: dict[str, Any]) -> tuple[Cause, ...]:
+    if "CAUSES" not in hdus:
+        return ()
+    rows = hdus["CAUSES"].data
+    columns = (rows[name].tolist() for name in ("NAME", "FACTOR", "TEXT"))
+    return tuple(
+        Cause(unescape(name), factor, unescape(text)) for name, factor, text in zip(*columns, strict=True)
+    )
 
 
 def _read_layout_2(header: fits.Header, hdus: dict[str, Any]) -> dict[str, Any]:
@@ -519,6 +534,18 @@ def _make_scan_terms(result: FitResult) -> list[Any]:
         ),
     ]
     return [make_table("SCAN_TERMS", columns)]
+
+
+def _make_causes(result: FitResult) -> list[Any]:
+    causes = result.causes
+    if not causes:
+        return []
+    columns = [
+        make_text_column("NAME", [escape(cause.name) for cause in causes]),
+        fits.Column("FACTOR", "D", array=np.array([cause.factor for cause in causes])),
+        make_text_column("TEXT", [escape(cause.text) for cause in causes]),
+    ]
+    return [make_table("CAUSES", columns)]
 
 
 def _make_aperture(a: Aperture) -> list[Any]:

@@ -11,9 +11,9 @@ from ooftorch.reporting.derived import find_illumination, find_pointing, measure
 from ooftorch.units import ARCSEC
 
 if TYPE_CHECKING:
-    from ooftorch.result import FitResult, MapFit
+    from ooftorch.result import Cause, FitResult, MapFit
 
-__all__ = ["verdict"]
+__all__ = ["find_numbers", "verdict"]
 
 _STOP, _CARE, _HINT = "do not apply", "usable with care", ""
 
@@ -146,7 +146,7 @@ _CHECKS = (
     ),
     _Check(
         _CARE,
-        lambda f: abs(f.dz_scale - 1) > 0.06,
+        lambda f: abs(f.dz_scale - 1) > 0.06 and "dz_scale" not in f.causes,
         "All focus offsets came out {dz_scale:.3f} times as large as the file has them: check dz, and the "
         "travel of the subreflector.",
     ),
@@ -182,6 +182,28 @@ _LARGEST_ON_LINES = {"level": 0.05, "slope": 0.05, "gain": 0.1, "pointing": 0.1,
 _WIDTHS = {"legs": "legs", "shadow": "shadows behind the feet of the legs"}
 
 
+# What the verdict is at best with a named cause: where the maps fit so much better with it put right, and
+# where it shows in the samples alone, and the fit may have coped.
+_CAUSES = {
+    "dz_sign": (_STOP, _STOP),
+    "dz_scale": (_STOP, _CARE),
+    "beam_size": (_STOP, _STOP),
+    "flipped": (_STOP, _STOP),
+    "swapped": (_STOP, _STOP),
+    "dz_of_one_map": (_STOP, _CARE),
+    "displaced": (_STOP, _HINT),
+    "extended": (_CARE, _CARE),
+    "smeared": (_CARE, _CARE),
+    "saturated": (_CARE, _CARE),
+    "changed": (_CARE, _CARE),
+    "clipped": (_HINT, _HINT),
+    "stripes": (_CARE, _CARE),
+    "glitches": (_HINT, _HINT),
+    "drift": (_HINT, _HINT),
+    "wander": (_HINT, _HINT),
+}
+
+
 def verdict(result: "FitResult") -> list[str]:
     """Say whether a result can be used, and which checks failed.
 
@@ -195,12 +217,32 @@ def verdict(result: "FitResult") -> list[str]:
         First "good", "usable with care" or "do not apply"; then one sentence for each check that failed, the
         most serious first.
     """
+    numbers = SimpleNamespace(**find_numbers(result))
+    named = [(_grade(cause), cause.text) for cause in result.causes]
+    failed = [(c.grade, c.text.format(**vars(numbers))) for c in _CHECKS if c.fails(numbers)]
+    reasons = sorted(named + failed, key=lambda reason: (_STOP, _CARE, _HINT).index(reason[0]))
+    return [reasons[0][0] or "good" if reasons else "good", *(text for _, text in reasons)]
+
+
+def _grade(cause: "Cause") -> str:
+    tried, seen = _CAUSES[cause.name]
+    return seen if math.isnan(cause.factor) else tried
+
+
+def find_numbers(result: "FitResult") -> dict[str, Any]:
+    """Return the numbers that the checks are conditions on, by name.
+
+    Parameters
+    ----------
+    result : FitResult
+
+    Returns
+    -------
+    dict
+        Numbers and words; a number that does not exist is NaN.
+    """
     parts = (_fit_numbers, _order_numbers, _model_numbers, _line_numbers, _map_numbers, _dish_numbers)
-    numbers = SimpleNamespace(**{name: value for part in parts for name, value in part(result).items()})
-    failed = [check for check in _CHECKS if check.fails(numbers)]
-    grades = [check.grade for check in failed]
-    word = next((grade for grade in (_STOP, _CARE) if grade in grades), "good")
-    return [word, *(check.text.format(**vars(numbers)) for check in failed)]
+    return {name: value for part in parts for name, value in part(result).items()}
 
 
 # A number that does not exist is NaN: every comparison with it is false, so the check does not fail.
@@ -210,6 +252,7 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
     """Numbers of the fit as a whole."""
     (x, _), (y, _) = find_pointing(result)
     return {
+        "causes": [cause.name for cause in result.causes],
         "robust": result.robust,
         "converged": result.converged,
         "message": result.message,

@@ -33,7 +33,9 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     looks most like; what is `refocused` is the surface without it. `amplitude_order` is the highest order of
     the Zernikes that bend the illumination (parameters a3, a4, ...), 0 for none, and `amplitude_bend_db` what
     they amount to, rms over the dish. `scan_terms` has the rms of each error of scan lines that was
-    integrated out, map by map, in its `unit`: "peak" of the maps, "" (relative) or "beam". `truth` compares
+    integrated out, map by map, in its `unit`: "peak" of the maps, "" (relative) or "beam". `causes` is what
+    may be wrong with the observation: `name`, `factor` by which the maps fit better with that put right (None
+    where it shows without a trial) and `text`. `truth` compares
     the fit of simulated maps with what was simulated (`compare_with_truth`), and is None where the truth is
     not known. Of each order `bic` and what follows it: see `OrderView`.
 
@@ -77,6 +79,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "message": result.message,
             "verdict": word,
             "reasons": reasons,
+            "causes": [cause._asdict() for cause in result.causes],
             "objective": result.objective,
             "chi2_reduced": result.chi2_reduced,
             "n_data": result.n_data,

@@ -16,7 +16,7 @@ from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.result_file import read_fit, write_fit
 from ooftorch.optics.basis import RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Cause, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import TrueValue, Truth
 
 
@@ -79,6 +79,10 @@ def made(seed=0, **changes):
         "order_evidence": OrderEvidence(1 / 3, math.inf, math.nan, 5e-324),
         "noise_covariance": rng.standard_normal((n_free, n_free)),
         "amplitude_order": 6,
+        "causes": (
+            Cause("dz_sign", 1 / 3 + 40, "It's the sign & more: λ " + 20 * "long "),
+            Cause("glitches", math.nan, ""),
+        ),
         "scan_terms": (
             ScanTerm("level", "peak", (1 / 3, 0.0, 5e-324)),
             ScanTerm("gain", "", (0.0, 0.1 + 0.2, 1e-3)),
@@ -131,7 +135,7 @@ def test_every_field_comes_back_exactly(file):
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2], "scan_terms": ()},
         {"orders": tuple(dataclasses.replace(o, coefficients=()) for o in made().orders)},
-        {"amplitude_order": 0, "scan_terms": (), "focus": None, "noise_covariance": None},
+        {"amplitude_order": 0, "scan_terms": (), "focus": None, "noise_covariance": None, "causes": ()},
     ],
     ids=[
         "no notes",
