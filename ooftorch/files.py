@@ -30,7 +30,7 @@ from ooftorch.errors import InputError
 
 __all__ = ["check_new", "check_new_directory", "whole_directory", "whole_file"]
 
-# Names within a part: the locked file, the link that is turned, the old files, and a link before it is in place.
+# Names within a part: the locked file, the link that is turned, the old files, a link before it is in place.
 _ALIVE, _SHOWN, _OLD, _LINK = ".alive", ".shown", ".old", ".link"
 _PARTS = ".ooftorch-????????.part"
 
@@ -65,7 +65,7 @@ def whole_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
 
 @contextmanager
 def whole_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary directory; its files appear in `path`, all at once, when the block ends without an error.
+    """Give a temporary directory; its files appear in `path` at once when the block ends without an error.
 
     What else a directory holds that exists stays as it is. Of two runs that fill one directory the files of
     the one that ends last stay, all of them.

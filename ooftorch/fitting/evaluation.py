@@ -39,6 +39,8 @@ class Fitted(NamedTuple):
         Of the exact model.
     widths : ndarray, (n_maps, n_terms)
         Of the priors of the terms of scan lines.
+    interrupted : bool
+        Whether the fit was ended before its time.
     """
 
     layout: Layout
@@ -50,6 +52,7 @@ class Fitted(NamedTuple):
     orders: tuple[OrderFit, ...]
     posterior: Posterior
     widths: np.ndarray
+    interrupted: bool = False
 
 
 def evaluate(setup: Setup, fits: Sequence[Refined], rows: Tensor, order: int, seconds: float) -> list[Fitted]:

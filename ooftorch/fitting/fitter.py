@@ -82,7 +82,8 @@ def fit(
     n, oversample : int, float, optional
         Aperture raster (see `Pixels`); n by default 256, or more for maps that reach farther out.
     progress : callable, optional
-        Called with a `Progress` after every evaluation and every order.
+        Called with a `Progress` after every evaluation and every order. If it raises `StopFit`, the fit ends
+        with the best result so far, marked as interrupted.
 
     Returns
     -------
@@ -93,6 +94,8 @@ def fit(
     InputError
         If the observation cannot be fitted, the telescope is unknown or not given, a name is unknown, or
         there are more parameters than samples.
+    StopFit
+        If `progress` raised it before the first order was finished.
     """
     options = FitOptions(
         order=order,
@@ -141,6 +144,9 @@ def fit_many(
     ------
     InputError
         As `fit`, or if the observations are not of the same shape; the message names the first that differs.
+    StopFit
+        If `progress` raised it and some of the observations had not finished an order; it goes on through
+        them in batches.
     """
     observations = list(observations)
     return _fit(observations, telescope, FitOptions(**options), progress) if observations else []

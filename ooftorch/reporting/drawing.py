@@ -39,12 +39,13 @@ def prepare_drawing() -> "Iterator[Callable[[FitResult, Path], AbstractContextMa
     ours, theirs = multiprocessing.Pipe()
     # "spawn" and not "fork": a new interpreter, on every system, whatever threads run in this one.
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
-    # Ctrl-C goes to both processes. The new one inherits that it is ignored; this one then ends it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and SIGTERM may go to both processes. The new one inherits that they are blocked, and this one,
+    # for which they wait meanwhile, ends it.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     theirs.close()
     try:
         yield partial(_draw_there, process, ours)
@@ -97,7 +98,7 @@ def _receive(pipe: Connection) -> Exception | None:
 
 
 def _end(process: BaseProcess) -> None:
-    process.terminate()
+    process.kill()
     process.join()
 
 

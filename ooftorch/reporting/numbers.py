@@ -67,6 +67,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "order": result.order,
             "converged": result.converged,
             "message": result.message,
+            "interrupted": result.interrupted,
             "verdict": word,
             "reasons": reasons,
             "objective": result.objective,
