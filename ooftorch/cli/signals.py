@@ -54,7 +54,8 @@ class Interrupts:
         if not self._told:
             self._told = True
             click.echo(
-                "ooftorch: interrupted; ending with the best result so far (once more: at once)", err=True
+                "ooftorch: interrupted; ending with the best result so far (a second interrupt ends at once)",
+                err=True,
             )
         raise StopFit
 
