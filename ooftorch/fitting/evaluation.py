@@ -41,6 +41,8 @@ class Fitted(NamedTuple):
         Of the priors of the terms of scan lines.
     interrupted : bool
         Whether the fit was ended before its time.
+    notes : tuple of str
+        On what happened during the fit.
     """
 
     layout: Layout
@@ -53,6 +55,7 @@ class Fitted(NamedTuple):
     posterior: Posterior
     widths: np.ndarray
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(setup: Setup, fits: Sequence[Refined], rows: Tensor, order: int, seconds: float) -> list[Fitted]:

@@ -5,7 +5,7 @@ random surfaces until two starts lead to the lowest minimum (see `search`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -75,9 +75,10 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
     found: list[Fitted] = []
     history: list[tuple[OrderFit, ...]] = [() for _ in rows]
     stopped = False
+    blamed: dict[int, dict[str, None]] = {}
     for order in range(1, basis.order + 1):
         began = time.perf_counter()
-        counter = _Counter(order, progress)
+        counter = _Counter(order, progress, blamed)
         layout = _hold_above(setup.layout, basis, order)
         try:
             if order < basis.order:
@@ -102,9 +103,16 @@ def fit_orders(setup: Setup, rows: Tensor, progress: Callable[[Progress], None] 
             stopped = stopped or order < basis.order
             break
     return [
-        fitted._replace(orders=orders, interrupted=stopped)
-        for fitted, orders in zip(found, history, strict=True)
+        fitted._replace(orders=orders, interrupted=stopped, notes=_describe(blamed.get(row, ())))
+        for fitted, orders, row in zip(found, history, rows.tolist(), strict=True)
     ]
+
+
+def _describe(blamed: Iterable[str]) -> tuple[str, ...]:
+    """Notes on parameters at whose trial values the objective was not finite."""
+    names = ", ".join(blamed)
+    text = f"the objective was not finite at trial values of {names}: continued from the last good point"
+    return (text,) if names else ()
 
 
 def _begin_at(setup: Setup, layout: Layout, rows: Tensor, minima: Minima) -> list[Refined]:
@@ -137,12 +145,25 @@ def _hold_above(layout: Layout, basis: SurfaceBasis, order: int) -> Layout:
 
 
 class _Counter:
-    """Count the evaluations of one order over all its starts, and report them to the callback."""
+    """Count the evaluations of one order over all its starts, and report them to the callback.
 
-    def __init__(self, order: int, progress: Callable[[Progress], None] | None) -> None:
-        self._order, self._progress, self.n_eval = order, progress, 0
+    Parameters
+    ----------
+    order : int
+    progress : callable or None
+    blamed : dict
+        To be filled in: for each observation the parameters at whose trial values it was not finite.
+    """
+
+    def __init__(
+        self, order: int, progress: Callable[[Progress], None] | None, blamed: dict[int, dict[str, None]]
+    ) -> None:
+        self._order, self._progress, self._blamed, self.n_eval = order, progress, blamed, 0
 
     def __call__(self, members: int, objective: float) -> None:
         self.n_eval += members
         if self._progress is not None:
             self._progress(Progress(self._order, self.n_eval, objective, None))
+
+    def blame(self, row: int, name: str) -> None:
+        self._blamed.setdefault(row, {})[name] = None

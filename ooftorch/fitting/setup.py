@@ -200,6 +200,11 @@ def set_up(
     levels = build_resolutions(build_model, maps, samples, likelihood, noise, n, options.oversample)
     model = levels.exact.model
     beams = predict_perfect_beams(model)
+    if not all(np.isfinite(beam).all() for beam in beams):
+        raise InputError(
+            "the model of a perfect dish is not finite; check the values that are held, and the file of the "
+            "telescope"
+        )
     starts = [choose_start(model, o, e, beams) for o, e in zip(observations, excesses, strict=True)]
     if samples.line is None or not isinstance(noise, IndependentNoise):
         if terms and options.nuisance != "auto":
