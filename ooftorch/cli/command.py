@@ -59,6 +59,10 @@ def main() -> None:
     # Imports allocate much and free little: at Python's own thresholds, looking for garbage after every 700
     # objects, they take an eighth longer.
     gc.set_threshold(100_000, 50, 100)
+    # Where one is closed (`>&-`) Python has None, which libraries do not expect.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         arguments = sys.argv[1:] or ["--help"]
         with raise_interrupts():
@@ -68,8 +72,8 @@ def main() -> None:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ooftorch"
         message = f"{error.format_message()} See {command} --help."
-    except OSError as error:  # from a path that cannot even be looked up
-        message = f"{error.filename}: {error.strerror}; give another path"
+    except OSError as error:  # from a path that cannot even be looked up, or from standard output
+        message = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
     except (KeyboardInterrupt, click.Abort) as error:
         click.echo("ooftorch: interrupted; nothing was written", err=True)
         cause = error.__cause__ or error  # click makes an Abort of a KeyboardInterrupt
