@@ -199,7 +199,7 @@ class Study:
                         os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT
                     ):
                         break
-                time.sleep(self._random.uniform(0, 0.004))
+                time.sleep(self._random.uniform(0, 0.06))
             else:
                 time.sleep(self._random.uniform(0, 1.1 * length))
             os.kill(number, signal.SIGKILL)
