@@ -13,16 +13,48 @@ from ooftorch.units import half_path
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderFit", "ScanTerm"]
+__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderEvidence", "OrderFit", "ScanTerm"]
 
 
 class Estimate(NamedTuple):
-    """Value of a parameter, its standard error (0 if it was held), unit, and whether it was free."""
+    """Value of a parameter, its standard errors (0 if it was held), unit, and whether it was free.
+
+    `sigma` includes what the residuals show beyond independent noise; `sigma_noise` is from such noise alone;
+    `sigma_model` is how far a wider model would move it, beyond what noise makes of that: the next order of
+    the surface and of the amplitude. NaN where that was not asked.
+    """
 
     value: float
     sigma: float
     unit: str
     free: bool
+    sigma_noise: float = math.nan
+    sigma_model: float = math.nan
+
+
+class OrderEvidence(NamedTuple):
+    """Whether the maps ask for the last order of the surface, and for the next.
+
+    Gains are of the objective (natural units), divided by the ratio of the variances with and without what
+    the residuals show beyond independent noise. Costs are half the number of terms times the logarithm of the
+    number of samples over that ratio (Schwarz 1978, Annals of Statistics 6, 461): an order is asked for whose
+    gain is above its cost.
+
+    Attributes
+    ----------
+    gain_last, cost_last : float
+        Of the last order; NaN where it is not free.
+    gain_next, cost_next : float
+        Of the next order, to first order; NaN for a basis that has none.
+    """
+
+    gain_last: float = math.nan
+    cost_last: float = math.nan
+    gain_next: float = math.nan
+    cost_next: float = math.nan
+
+
+_UNKNOWN = OrderEvidence()
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,8 @@ class Aperture:
         Of the dish, metres.
     normal_factor : ndarray, (n, n) or None
         Surface error along the normal over half-path error; None if the focal length is not known.
+    phase_error : ndarray, (n, n) or None
+        Standard error of the phase, radians; NaN as the phase. None in files of layouts 1 to 3.
     """
 
     axis: np.ndarray
@@ -140,6 +174,7 @@ class Aperture:
     open: np.ndarray
     radius: float
     normal_factor: np.ndarray | None
+    phase_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +204,8 @@ class FitResult:
     parameters : mapping of str to Estimate
         Every parameter of the model, in order.
     covariance : ndarray, (n_free, n_free)
-        Covariance of the free parameters in their units, in the order of `parameters`.
+        Covariance of the free parameters in their units, in the order of `parameters`; it includes what the
+        residuals show beyond independent noise.
     maps : tuple of MapFit
         In the order of dz.
     orders : tuple of OrderFit
@@ -195,6 +231,11 @@ class FitResult:
     focus : ndarray, (n_terms,), or None
         Coefficients of the phase that a focus offset makes, radians per metre of dz, as near as the basis
         comes to it over the disc that `phase_rms` is of. None in files of layouts 1 and 2.
+    noise_covariance : ndarray, (n_free, n_free), or None
+        As `covariance`, from independent noise alone. None in files of layouts 1 to 3, whose `covariance` is
+        that.
+    order_evidence : OrderEvidence
+        What the last order and the next are worth.
     """
 
     input: str
@@ -229,6 +270,8 @@ class FitResult:
     scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
     interrupted: bool = False
+    noise_covariance: np.ndarray | None = field(default=None, repr=False)
+    order_evidence: OrderEvidence = _UNKNOWN
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -256,13 +299,55 @@ class FitResult:
         return self._find_rms_error(self._covariance_of_coefficients)
 
     @property
+    def phase_error_noise(self) -> float:
+        """As `phase_error`, from independent noise alone; NaN where that is not known apart."""
+        if self.noise_covariance is None:
+            return math.nan
+        return self._find_rms_error(self._pick_coefficients(self.noise_covariance))
+
+    @property
+    def phase_error_model(self) -> float:
+        """How far a wider model would move the phase beyond its noise, rms over the same disc, radians.
+
+        NaN where that was not asked.
+        """
+        sizes = np.array([self.parameters[name].sigma_model for name in self.basis.names])
+        return float(np.sqrt(np.diag(self.gram) @ sizes**2))
+
+    @property
+    def recommended_order(self) -> int:
+        """The order that the maps ask for: the next, this one, or the one below."""
+        e = self.order_evidence
+        if e.gain_next > e.cost_next:
+            return self.order + 1
+        return self.order - 1 if self.order > 1 and e.gain_last < e.cost_last else self.order
+
+    @property
+    def surface_rms_estimate(self) -> tuple[float, float]:
+        """Rms half-path error without what noise adds to it, and its standard error, metres.
+
+        The mean square of the fitted surface is that of the true one plus the variance of the fit.
+        """
+        c, covariance, gram = self.coefficients, self._covariance_of_coefficients, self.gram
+        by_covariance = gram @ covariance
+        square, noise = c @ gram @ c, np.trace(by_covariance)
+        variance = 4 * c @ by_covariance @ gram @ c + 2 * np.trace(by_covariance @ by_covariance)
+        # Of a small surface the square is known, and not its root: the error is at most that of its size.
+        error = math.sqrt(max(variance, 0.0)) / (2 * math.sqrt(max(square, noise, 1e-300)))
+        rms = math.sqrt(max(square - noise, 0.0))
+        return half_path(rms, self.wavelength), half_path(error, self.wavelength)
+
+    @property
     def _covariance_of_coefficients(self) -> np.ndarray:
         """Covariance of all coefficients of the basis, (n_terms, n_terms); zero for held ones."""
+        return self._pick_coefficients(self.covariance)
+
+    def _pick_coefficients(self, of_free: np.ndarray) -> np.ndarray:
         names, free = self.basis.names, self.free_names
         rows = [free.index(name) for name in names if name in free]
         kept = [i for i, name in enumerate(names) if name in free]
         covariance = np.zeros((len(names), len(names)))
-        covariance[np.ix_(kept, kept)] = self.covariance[np.ix_(rows, rows)]
+        covariance[np.ix_(kept, kept)] = of_free[np.ix_(rows, rows)]
         return covariance
 
     def _find_rms_error(self, covariance: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Calibration of the error bars: scatter of many simulated fits about the truth over their standard errors.
+"""Calibration of the errors of noise: scatter of many simulated fits about the truth over `sigma_noise`.
 
 Effelsberg at 9.37 mm (32 GHz), maps at dz -22, 0 and +22 mm of 33 x 33 samples out to 6 beams, white noise
 of a sample 1/300 of the peak. Every simulation has a fresh surface of order 5, 0.5 to 1 rad rms, a pointing
@@ -126,9 +126,9 @@ def with_cauchy_noise(observation: Observation, snr: float, seed: int) -> Observ
 
 
 def whitened(result: FitResult, difference: np.ndarray) -> float:
-    """d C^-1 d over the number of coefficients, with the covariance C of the fit: 1 on average."""
+    """d C^-1 d over the number of coefficients, with the covariance C of the noise: 1 on average."""
     rows = [result.free_names.index(name) for name in NAMES]
-    covariance = result.covariance[np.ix_(rows, rows)]
+    covariance = result.noise_covariance[np.ix_(rows, rows)]
     return float(difference @ np.linalg.solve(covariance, difference)) / len(NAMES)
 
 
@@ -147,7 +147,7 @@ def study(telescope: Telescope, case: str, n_fits: int) -> dict:
                 continue
             true = np.array([observation.truth.parameters[name].value for name in NAMES])
             difference = np.array([result.parameters[name].value for name in NAMES]) - true
-            pulls.append(difference / [result.parameters[name].sigma for name in NAMES])
+            pulls.append(difference / [result.parameters[name].sigma_noise for name in NAMES])
             joint.append(whitened(result, difference))
             chi2.append(result.chi2_reduced)
             dof.append(result.n_data - result.n_free)

@@ -27,7 +27,13 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
 @click.command("fit")
 @click.argument("obs")
 @click.option("--telescope", metavar="NAME|FILE.toml", help="Telescope; by default the one named in OBS.")
-@click.option("--order", default=5, show_default=True, help="Highest Zernike order.")
+@click.option(
+    "--order",
+    default="5",
+    show_default=True,
+    metavar="N|auto",
+    help="Highest Zernike order; auto goes up or down from 5 until the maps ask for no other.",
+)
 @click.option(
     "--likelihood",
     default="auto",
@@ -66,7 +72,7 @@ _FILES = ("summary.json", "fit.fits", *PICTURES)
 def command(
     obs: str,
     telescope: str | None,
-    order: int,
+    order: str,
     likelihood: str,
     illumination: str,
     amplitude_order: int | None,
@@ -85,6 +91,7 @@ def command(
     """
     begin = time.perf_counter()
     output = Output()
+    highest = int(order) if order.lstrip("+-").isdecimal() else order
     fixed = dict(parse_assignment(text, "--fix", "sigma=0.6") for text in fix)
     with prepare_drawing() as draw:  # first: its imports take as long as those below
         from ooftorch import io
@@ -97,12 +104,12 @@ def command(
         check_new_directory(_results_directory(obs, out), overwrite)  # now, and not only after a long fit
         read = time.perf_counter()
         with hold_interrupts() as interrupts:
-            with _progress(order, as_json, output, interrupts) as progress:
+            with _progress(highest, as_json, output, interrupts) as progress:
                 try:
                     result = fitter.fit(
                         observation,
                         telescope,
-                        order=order,
+                        order=highest,
                         likelihood=likelihood,
                         illumination=illumination,
                         amplitude_order=amplitude_order,
@@ -150,7 +157,7 @@ def _results_directory(obs: str, out: str | None) -> Path:
 
 @contextmanager
 def _progress(
-    order: int, quiet: bool, output: Output, interrupts: Interrupts
+    order: int | str, quiet: bool, output: Output, interrupts: Interrupts
 ) -> "Iterator[Callable[[Progress], None]]":
     """Yield a progress callback that prints a row per order, and draws a bar on a terminal.
 
@@ -161,7 +168,7 @@ def _progress(
     from ooftorch.reporting.text import order_header, order_line
 
     bar = tqdm(
-        total=order,
+        total=order if isinstance(order, int) else None,
         disable=None if not quiet else True,  # None: no bar unless standard error is a terminal
         miniters=0,  # redraw after evaluations, and not after orders alone
         leave=False,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ooftorch.errors import StopFit
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
 from ooftorch.fitting.orders import Progress, fit_orders
@@ -27,13 +28,15 @@ __all__ = ["Progress", "fit", "fit_many"]
 
 # Memory for a batch of observations with one start each, bytes; a search has two starts at a time.
 _BATCH_BYTES = 2.5e8
+# Highest order that order="auto" goes to.
+_HIGHEST_ORDER = 12
 
 
 def fit(
     observation: Observation,
     telescope: Telescope | str | Path | None = None,
     *,
-    order: int | None = None,
+    order: int | str | None = None,
     likelihood: str | Likelihood = "auto",
     illumination: str | Illumination = "auto",
     basis: str | SurfaceBasis = "zernike",
@@ -55,8 +58,9 @@ def fit(
         From `ooftorch.read`, or built from arrays.
     telescope : Telescope, str or Path, optional
         A telescope, the name of one of the package, or a TOML file; by default that of the observation.
-    order : int, optional
-        Highest order of the basis, 5 for Zernikes by default; orders 1 to this one are fitted in turn.
+    order : int or "auto", optional
+        Highest order of the basis, 5 for Zernikes by default; orders 1 to this one are fitted in turn. "auto"
+        goes up or down from the default until the maps ask for no other (`OrderEvidence`).
     likelihood : {"auto", "student", "gaussian", "cauchy"} or Likelihood
         "auto" is Student's t, whose degrees of freedom are found from the maps: as good as "gaussian" on
         clean maps and as robust against outliers as "cauchy".
@@ -160,15 +164,68 @@ def _fit(
 ) -> list[FitResult]:
     begin = time.perf_counter()
     check_shape(observations)
+    if options.order == "auto":
+        results = _choose_orders(observations, telescope, options, progress)
+    else:
+        results = _fit_order(observations, telescope, options, progress)
+    seconds = (time.perf_counter() - begin) / len(results)
+    return [replace(result, seconds=seconds) for result in results]
+
+
+def _choose_orders(
+    observations: Sequence[Observation],
+    telescope: Telescope | str | Path | None,
+    options: FitOptions,
+    progress: Callable[[Progress], None] | None,
+) -> list[FitResult]:
+    """Fit each observation with the order that it asks for; if that is stopped, with the order before it."""
+    results = _fit_order(observations, telescope, replace(options, order=None), progress)
+    tried = [{result.order} for result in results]
+    while isinstance(options.basis, str) and not any(result.interrupted for result in results):
+        asked: dict[int, list[int]] = {}
+        for i, result in enumerate(results):
+            order = result.recommended_order
+            if order <= _HIGHEST_ORDER and order not in tried[i]:
+                asked.setdefault(order, []).append(i)
+        if not asked:
+            break
+        for order, numbers in asked.items():
+            some = [observations[i] for i in numbers]
+            try:
+                fits = _fit_order(some, telescope, replace(options, order=order), progress)
+            except StopFit:
+                fits = []
+            if not fits or any(fit.interrupted for fit in fits):
+                return [
+                    _interrupt(result, order) if i in numbers else result for i, result in enumerate(results)
+                ]
+            for i, result in zip(numbers, fits, strict=True):
+                results[i] = result
+                tried[i].add(order)
+    return results
+
+
+def _interrupt(result: FitResult, order: int) -> FitResult:
+    """Mark a result as one that a fit of another order was to replace."""
+    message = f"interrupted; this is order {result.order}, and order {order} was on the way"
+    return replace(result, interrupted=True, converged=False, message=message)
+
+
+def _fit_order(
+    observations: Sequence[Observation],
+    telescope: Telescope | str | Path | None,
+    options: FitOptions,
+    progress: Callable[[Progress], None] | None,
+) -> list[FitResult]:
+    """Fit observations of the same shape, all with the order that is asked for."""
     results: list[FitResult] = []
     # Power in coarse steps has a likelihood of its own.
     in_steps = [options.likelihood == "auto" and is_recorded_in_steps(o) for o in observations]
     order = sorted(range(len(observations)), key=lambda i: in_steps[i])
     for _, numbers in itertools.groupby(order, key=lambda i: in_steps[i]):
         results += _fit_alike([observations[i] for i in numbers], telescope, options, progress)
-    seconds = (time.perf_counter() - begin) / len(results)
     placed = dict(zip(order, results, strict=True))
-    return [replace(placed[i], seconds=seconds) for i in range(len(results))]
+    return [placed[i] for i in range(len(results))]
 
 
 def _fit_alike(

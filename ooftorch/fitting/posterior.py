@@ -1,8 +1,8 @@
 """Posterior of the parameters given data and priors: objective, gradient, information, metric, covariance."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +14,37 @@ from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
 from ooftorch.optics.prediction import Prediction
 
-__all__ = ["Posterior"]
+__all__ = ["Linearised", "Posterior"]
 
 # Lower limit of the curvature of the negative log-likelihood of a whitened sample in a metric, dimensionless.
 _LEAST_CURVATURE = 0.1
+
+
+class Linearised(NamedTuple):
+    """The model of one observation near a point, to first order, in whitened samples.
+
+    Attributes
+    ----------
+    at : Prediction
+        Of the model there.
+    law : Likelihood
+        With its own parameters as they are there.
+    residuals : Tensor, (n,)
+        Model minus data, without the nuisance terms of the scan lines; zero for missing samples.
+    whitened : Tensor, (n_free, n)
+        Derivatives by the free coordinates.
+    rows : Tensor, (n_free, n)
+        The same without what the nuisance terms of the scan lines take up.
+    amplitudes : Tensor, (n_free, n_terms), or None
+        The change of these terms.
+    """
+
+    at: Prediction
+    law: Likelihood
+    residuals: Tensor
+    whitened: Tensor
+    rows: Tensor
+    amplitudes: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,25 +333,41 @@ class Posterior:
         return gram if amplitudes is None else gram + self.multiplicity * amplitudes @ amplitudes.mT
 
     @torch.no_grad()
-    def covariance(self, free: Tensor) -> np.ndarray:
-        """Covariance of the free coordinates at the optimum, (n_free, n_free).
+    def linearise(self, free: Tensor) -> "Linearised":
+        """Return the model of one observation near the free coordinates (n_free,), to first order."""
+        at = self.model.at(self.complete(free))
+        law = self.law(at.values)
+        residuals, _ = self._absorb(self.whiten_residuals(at), self.absorption)
+        whitened = self.whiten(at, at.jacobian(self.layout.free))
+        return Linearised(at, law, residuals, whitened, *self.absorb_rows(whitened))
+
+    def absorb_rows(self, whitened: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take what the nuisance terms of the scan lines take up out of whitened derivatives (k, n)."""
+        if self.absorption is None:
+            return whitened, None
+        return self.absorption.remove(whitened)
+
+    @torch.no_grad()
+    def noise_covariance(self, linear: "Linearised") -> Tensor:
+        """Covariance of the free coordinates at the optimum, (n_free, n_free), from the noise alone.
 
         For normal errors the inverse of the Fisher information. For a robust likelihood the sandwich estimate
         of an M-estimator (Huber 1981, Robust Statistics, section 7.6), which takes curvature and variance of
         the score from the residuals and holds for any distribution of them. Both assume that whitened samples
         are independent. For one observation, not a batch.
         """
-        u = self.complete(free)
-        values = self.model.parts.units.values(u)
-        law = self.law(values)
-        rows = self._whiten_rows(self.jacobian(free), values)
+        law = linear.law
         if not law.robust:
-            information = self._information(rows, values, torch.as_tensor(law.mean_information).to(values))
-            return torch.linalg.pinv(information, hermitian=True).cpu().numpy()
-        r = self.whitened_residuals(u)[self.samples.valid]
+            expected = torch.as_tensor(law.mean_information).to(linear.rows)
+            return torch.linalg.pinv(self.find_information(linear, expected), hermitian=True)
+        r = linear.residuals[self.samples.valid]
         curvature, spread = law.curvature(r).mean(), law.score(r).square().mean()
-        bread = torch.linalg.pinv(self._information(rows, values, curvature), hermitian=True)
-        return (bread @ self._information(rows, values, spread) @ bread).cpu().numpy()
+        bread = torch.linalg.pinv(self.find_information(linear, curvature), hermitian=True)
+        return bread @ self.find_information(linear, spread) @ bread
+
+    def find_information(self, linear: "Linearised", per_sample: Tensor) -> Tensor:
+        """Information (n_free, n_free) of data and priors, with this much per whitened sample."""
+        return self._information((linear.rows, linear.amplitudes), linear.at.values, per_sample)
 
     def _information(self, rows: tuple[Tensor, Tensor | None], values: Tensor, per_sample: Tensor) -> Tensor:
         fisher = self._gram(rows, per_sample[..., None, None])

@@ -1,18 +1,20 @@
 """Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
 
+from ooftorch.fitting.errors import estimate_covariances, group_samples
 from ooftorch.fitting.evaluation import Fitted
+from ooftorch.fitting.next_order import Wider, try_wider_model
 from ooftorch.fitting.setup import Setup
 from ooftorch.optics import zernike
-from ooftorch.optics.basis import fit_plane
+from ooftorch.optics.basis import SurfaceBasis, fit_plane
 from ooftorch.optics.model import BeamModel
 from ooftorch.optics.parameters import Layout
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, ScanTerm
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, ScanTerm
 from ooftorch.scans import is_placed
 
 __all__ = ["build_result"]
@@ -41,9 +43,20 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     levels, layout, observation = setup.levels, fitted.layout, setup.observations[row]
     model, u, posterior = levels.exact.model, fitted.coordinates, fitted.posterior
     derivatives = layout.derivatives(u.cpu().numpy())[layout.free]
-    covariance = posterior.covariance(u[posterior.free]) * np.outer(derivatives, derivatives)
+    groups = group_samples(posterior.samples, model.wavelength / (2 * model.telescope.radius))
+    scale = np.outer(derivatives, derivatives)
+    linear = posterior.linearise(u[posterior.free])
+    noise, covariance = (c.cpu().numpy() * scale for c in estimate_covariances(posterior, linear, groups))
+    amplitude_order = _find_amplitude_order(layout)
+    wider = try_wider_model(posterior, linear, amplitude_order)
+    basis = model.instrument.basis
+    # What the residuals show beyond independent noise, as a factor on the variance of the surface.
+    surface, surface_noise = (_pick_surface(layout, c, basis) for c in (covariance, noise))
+    excess = np.trace(surface) / np.trace(surface_noise) if surface_noise.any() else 1.0
     left_out = {name for names in setup.bends for name in names if not layout[name].free}
-    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, left_out)
+    beyond = (wider.change.square() - excess * wider.noise.square()).clamp(min=0.0).sqrt().cpu().numpy()
+    sigmas = (np.sqrt(np.diag(covariance)), np.sqrt(np.diag(noise)), beyond * np.abs(derivatives))
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), sigmas, left_out)
     maps = [
         MapFit(
             m.dz,
@@ -65,6 +78,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
             )
         )
     ]
+    n_data = int(posterior.samples.valid.sum())
     converged = fitted.distance < _CONVERGED and not fitted.interrupted
     last, basis = fitted.orders[-1], model.instrument.basis
     if fitted.interrupted:
@@ -91,15 +105,16 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         message=message,
         objective=last.objective,
         chi2_reduced=last.chi2_reduced,
-        n_data=int(posterior.samples.valid.sum()),
+        n_data=n_data,
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in fitted.orders),
         parameters=estimates,
         covariance=covariance,
+        noise_covariance=noise,
         maps=tuple(maps),
         orders=fitted.orders,
-        aperture=_build_aperture(model, u),
+        aperture=_build_aperture(model, u, surface),
         notes=(*setup.notes(row), *fitted.notes),
         seconds=seconds,
         basis=basis,
@@ -107,7 +122,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         stop_radius=stop_radius,
         good_surface_rms=model.telescope.good_surface_rms,
         truth=observation.truth,
-        amplitude_order=_find_amplitude_order(layout),
+        amplitude_order=amplitude_order,
         scan_terms=tuple(
             ScanTerm(term.name, term.unit, tuple(rms.tolist()))
             for term, rms in zip(setup.terms, fitted.widths.T, strict=True)
@@ -115,7 +130,33 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         ),
         interrupted=fitted.interrupted,
         focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
+        order_evidence=_judge_orders(layout, u, covariance / scale, wider, basis, n_data / excess, excess),
     )
+
+
+def _judge_orders(
+    layout: Layout,
+    u: torch.Tensor,
+    covariance: np.ndarray,
+    wider: Wider,
+    basis: SurfaceBasis,
+    n_effective: float,
+    excess: float,
+) -> OrderEvidence:
+    """Gains and costs of the last order of the basis and of the next; the covariance is of coordinates."""
+    each = 0.5 * math.log(max(n_effective, 1.0))  # cost of a term
+    last = [
+        layout.index(name)
+        for name, order in zip(basis.names, basis.orders, strict=True)
+        if order == basis.order and layout[name].free
+    ]
+    gain = math.nan
+    if last:
+        rows = [layout.free.index(i) for i in last]
+        values = u[last].cpu().numpy()
+        gain = 0.5 * float(values @ np.linalg.pinv(covariance[np.ix_(rows, rows)], hermitian=True) @ values)
+    gain_next = wider.gain / float(excess) if wider.n_terms else math.nan
+    return OrderEvidence(gain, each * len(last) if last else math.nan, gain_next, each * wider.n_terms)
 
 
 def _project_focus(model: BeamModel, disc: float) -> np.ndarray:
@@ -139,21 +180,45 @@ def _find_amplitude_order(layout: Layout) -> int:
 
 
 def _estimate_parameters(
-    layout: Layout, u: np.ndarray, covariance: np.ndarray, left_out: Collection[str]
+    layout: Layout, u: np.ndarray, sigmas: Iterable[np.ndarray], left_out: Collection[str]
 ) -> dict[str, Estimate]:
-    """Estimates of all parameters but those that could have been taken up and were not."""
-    sigma = np.zeros(len(u))
-    sigma[layout.free] = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    """Estimates of all parameters but those that could have been taken up and were not.
+
+    The errors (n_free,) are in the order of `Estimate`; held parameters have none.
+    """
+    columns = np.zeros((3, len(u)))
+    columns[:, layout.free] = list(sigmas)
     values = layout.values(u)
     return {
-        p.name: Estimate(values[p.name], float(s), p.unit, p.free)
-        for p, s in zip(layout.parameters, sigma, strict=True)
+        p.name: Estimate(values[p.name], sigma, p.unit, p.free, *others)
+        for p, (sigma, *others) in zip(layout.parameters, columns.T.tolist(), strict=True)
         if p.name not in left_out
     }
 
 
-def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
-    """Aperture field on the raster of the model, piston and tilt removed from the phase."""
+def _pick_surface(layout: Layout, covariance: np.ndarray, basis: SurfaceBasis) -> np.ndarray:
+    """Covariance of all coefficients of the surface; zero for held ones."""
+    rows = [layout.free.index(i) if i in layout.free else -1 for i in map(layout.index, basis.names)]
+    padded = np.pad(covariance, (0, 1))
+    return padded[np.ix_(rows, rows)]
+
+
+def _find_phase_error(model: BeamModel, covariance: np.ndarray) -> np.ndarray:
+    """Standard error of the phase at the pixels, (n_pixels,), piston and tilt removed."""
+    basis, pixels = model.instrument.basis, model.pixels
+    terms = model.parts.surface.matrix.cpu().numpy()
+    if basis.x_tilt is None:
+        terms = terms - fit_plane(terms, pixels.x, pixels.y)
+    else:
+        terms = terms * np.isin(basis.names, basis.shape_names)[:, np.newaxis]
+    return np.sqrt(np.clip(np.einsum("kp,kp->p", terms, covariance @ terms), 0, None))
+
+
+def _build_aperture(model: BeamModel, u: torch.Tensor, covariance: np.ndarray) -> Aperture:
+    """Aperture field on the raster of the model, piston and tilt removed from the phase.
+
+    The covariance is that of all coefficients of the surface.
+    """
     basis, pixels = model.instrument.basis, model.pixels
     flat = u.clone()
     for name in (basis.piston, basis.x_tilt, basis.y_tilt):
@@ -166,6 +231,7 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         phase = phase - fit_plane(phase[np.newaxis], pixels.x, pixels.y)[0]
     dark = amplitude <= 1e-9 * amplitude.max()
     phase[dark] = math.nan
+    error = np.where(dark, math.nan, _find_phase_error(model, covariance))
     x, y = np.meshgrid(pixels.axis, pixels.axis)
     return Aperture(
         axis=pixels.axis,
@@ -174,4 +240,5 @@ def _build_aperture(model: BeamModel, u: torch.Tensor) -> Aperture:
         open=pixels.fill_square(np.where(dark, 0.0, np.clip(is_open, 0, 1)), 0.0),
         radius=model.telescope.radius,
         normal_factor=model.telescope.surface_normal_factor(x, y),
+        phase_error=pixels.fill_square(error, math.nan),
     )

@@ -54,7 +54,7 @@ _AUTO_AMPLITUDE_ORDER = 8
 class FitOptions:
     """The options of a fit, as documented at `ooftorch.fit`."""
 
-    order: int | None = None
+    order: int | str | None = None
     likelihood: str | Likelihood = "auto"
     illumination: str | Illumination = "auto"
     basis: str | SurfaceBasis = "zernike"

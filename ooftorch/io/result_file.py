@@ -2,8 +2,11 @@
 
 Primary header
     ======== ==== ===============================================================================
-    OOFFIT        layout of this file, 3; read as well are layout 2, which lacks SURFACE_FOCUS, SCAN_TERMS and
-                  AMPORDER, and layout 1, which also lacks BASIS and what follows it here
+    OOFFIT        layout of this file, 4; read as well are layout 3, which lacks SIGMA_NOISE, SIGMA_MODEL,
+                  NOISE_COVARIANCE, APERTURE_ERROR and GAINLAST to COSTNEXT, and has the errors from the noise
+                  alone in SIGMA and COVARIANCE;
+                  layout 2, which also lacks SURFACE_FOCUS, SCAN_TERMS and AMPORDER; and layout 1, which also
+                  lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
     CREATOR       program and version
     INPUT         file of the observation
@@ -32,6 +35,10 @@ Primary header
     ROBUST        whether the likelihood is robust against outliers
     AMPORDER      highest order of the Zernikes that bend the illumination; 0 for none
     STOPRAD       radius of the illumination's own edge over the dish radius (absent where it has none)
+    GAINLAST      gain of the last order of the basis, and its cost: see `OrderEvidence`
+    COSTLAST
+    GAINNEXT      gain of the next order, and its cost
+    COSTNEXT
     GOODRMS  m    rms half-path error that a good solution stays below (absent where none is known)
     PHASERMS rad  rms phase over the dish, piston and tilt removed (not read back)
     SURFRMS  m    rms half-path error (not read back)
@@ -42,9 +49,12 @@ Primary header
 
 Extensions
     PARAMETERS
-        NAME, VALUE, SIGMA, UNIT (of value and sigma), FREE; a row per parameter.
-    COVARIANCE
-        Image; of the free parameters, named PAR1, PAR2, ... in its header.
+        NAME, VALUE, SIGMA (standard error, with what the residuals show beyond independent noise),
+        SIGMA_NOISE (from such noise alone), SIGMA_MODEL (how far a wider model would move it), UNIT (of all
+        four), FREE; a row per parameter.
+    COVARIANCE, NOISE_COVARIANCE
+        Images; of the free parameters, named PAR1, PAR2, ... in the header. The squares of SIGMA and of
+        SIGMA_NOISE are on their diagonals.
     ORDERS
         ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per order of the basis.
     SURFACE_BASIS, SURFACE_GRAM
@@ -55,10 +65,11 @@ Extensions
     SCAN_TERMS
         NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out.
         Absent where there are none.
-    APERTURE_PHASE, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
+    APERTURE_PHASE, APERTURE_ERROR, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
-        Phase in rad, piston and tilt removed, NaN off the dish; amplitude over its peak; open fraction
-        of each pixel; surface error along the normal over half-path error (absent where not known).
+        Phase in rad, piston and tilt removed, NaN off the dish, and its standard error; amplitude over its
+        peak; open fraction of each pixel; surface error along the normal over half-path error (absent where
+        not known).
     APERTURE_AXIS
         X (m): the pixel centres exactly; the WCS gives them to rounding.
     MAP_0, MAP_1, ...
@@ -97,14 +108,14 @@ from ooftorch.io.fits_tools import (
 from ooftorch.io.truth_hdus import make_truth_hdus, read_truth
 from ooftorch.optics import telescopes
 from ooftorch.optics.basis import BASES, RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import Truth
 
 __all__ = ["read_fit", "write_fit"]
 
 # Layout number (OOFFIT) of the files written, and those that can be read.
-_LAYOUT = 3
-_READABLE = (1, 2, 3)
+_LAYOUT = 4
+_READABLE = (1, 2, 3, 4)
 
 # Header keys of the fields that are a text or a number, by type; numbers also have a comment. A text may need
 # the whole card.
@@ -130,6 +141,12 @@ _INT = {
     "n_free": ("NFREE", "free parameters"),
     "n_eval": ("NEVAL", "evaluations of value and gradient"),
 }
+_EVIDENCE = {
+    "gain_last": ("GAINLAST", "gain of the last order of the basis"),
+    "cost_last": ("COSTLAST", "least gain that asks for it"),
+    "gain_next": ("GAINNEXT", "gain of the next order"),
+    "cost_next": ("COSTNEXT", "least gain that asks for it"),
+}
 _DERIVED = {
     "phase_rms": ("PHASERMS", "[rad] rms phase, piston and tilt removed"),
     "surface_rms": ("SURFRMS", "[m] rms half-path error"),
@@ -149,6 +166,7 @@ _TILTS = {"piston": "PISTON", "x_tilt": "XTILT", "y_tilt": "YTILT"}
 # Image name, unit and comment of each field of `Aperture`.
 _IMAGES = {
     "phase": ("APERTURE_PHASE", "rad", "phase, piston and tilt removed"),
+    "phase_error": ("APERTURE_ERROR", "rad", "standard error of the phase"),
     "amplitude": ("APERTURE_AMPLITUDE", "", "illumination over its peak"),
     "open": ("APERTURE_OPEN", "", "open fraction of each pixel"),
     "normal_factor": ("APERTURE_NORMAL_FACTOR", "", "normal error over half-path error"),
@@ -179,11 +197,13 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
                 make_text_column("NAME", [escape(name) for name in parameters]),
                 fits.Column("VALUE", "D", array=np.array([p.value for p in parameters.values()])),
                 fits.Column("SIGMA", "D", array=np.array([p.sigma for p in parameters.values()])),
+                fits.Column("SIGMA_NOISE", "D", array=np.array([p.sigma_noise for p in parameters.values()])),
+                fits.Column("SIGMA_MODEL", "D", array=np.array([p.sigma_model for p in parameters.values()])),
                 make_text_column("UNIT", [escape(p.unit) for p in parameters.values()]),
                 fits.Column("FREE", "L", array=np.array([p.free for p in parameters.values()])),
             ],
         ),
-        _make_covariance(result),
+        *_make_covariances(result),
         make_table(
             "ORDERS",
             [
@@ -242,16 +262,19 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
     fields |= {name: float(header[key]) for name, (key, _) in _FLOAT.items()}
     fields |= {name: header[key] for name, (key, _) in _INT.items()}
     rows, orders = hdus["PARAMETERS"].data, hdus["ORDERS"].data
-    columns = (rows[name].tolist() for name in ("NAME", "VALUE", "SIGMA", "UNIT", "FREE"))
+    names = ["NAME", "VALUE", "SIGMA", "UNIT", "FREE"] + ["SIGMA_NOISE", "SIGMA_MODEL"] * (
+        header["OOFFIT"] >= 4
+    )
+    columns = (rows[name].tolist() for name in names)
     order_columns = {field: orders[name].tolist() for field, (name, _) in _ORDERS.items()}
-    normal_factor = hdus.get(_IMAGES["normal_factor"][0])
+    optional = {name: hdus.get(_IMAGES[name][0]) for name in ("normal_factor", "phase_error")}
     return FitResult(
         **fields,
         converged=header["CONVERGD"],
         interrupted=header.get("INTERRUP", False),
         parameters={
-            unescape(name): Estimate(value, sigma, unescape(unit), free)
-            for name, value, sigma, unit, free in zip(*columns, strict=True)
+            unescape(name): Estimate(value, sigma, unescape(unit), *rest)
+            for name, value, sigma, unit, *rest in zip(*columns, strict=True)
         },
         covariance=copy_native(hdus["COVARIANCE"].data),
         maps=tuple(_read_map(hdus[f"MAP_{i}"]) for i in range(header["NMAPS"])),
@@ -265,11 +288,13 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
             amplitude=copy_native(hdus["APERTURE_AMPLITUDE"].data),
             open=copy_native(hdus["APERTURE_OPEN"].data),
             radius=float(header["RADIUS"]),
-            normal_factor=None if normal_factor is None else copy_native(normal_factor.data),
+            **{name: None if hdu is None else copy_native(hdu.data) for name, hdu in optional.items()},
         ),
         notes=tuple(unescape(header[f"NOTE{i}"]) for i in range(1, header["NNOTES"] + 1)),
         truth=truth,
         focus=copy_native(hdus["SURFACE_FOCUS"].data["FOCUS"]) if "SURFACE_FOCUS" in hdus else None,
+        noise_covariance=copy_native(hdus["NOISE_COVARIANCE"].data) if "NOISE_COVARIANCE" in hdus else None,
+        order_evidence=OrderEvidence(*(float(header.get(card, "nan")) for card, _ in _EVIDENCE.values())),
         amplitude_order=header.get("AMPORDER", 0),
         scan_terms=_read_scan_terms(hdus),
         **(_read_layout_2(header, hdus) if header["OOFFIT"] >= 2 else _infer_layout_1(header, rows)),
@@ -339,6 +364,8 @@ def _make_header(result: FitResult) -> fits.Header:
         header.append(make_card(key, getattr(result, name), comment))
     for name, (key, comment) in _INT.items():
         header[key] = (getattr(result, name), comment)
+    for name, (key, comment) in _EVIDENCE.items():
+        header.append(make_card(key, getattr(result.order_evidence, name), comment))
     header["BASIS"] = escape(result.basis.name)
     header["AMPORDER"] = (result.amplitude_order, "highest order of the illumination's bend")
     header["ROBUST"] = (result.robust, "likelihood robust against outliers")
@@ -367,11 +394,13 @@ def _make_header(result: FitResult) -> fits.Header:
     return header
 
 
-def _make_covariance(result: FitResult) -> Any:
-    hdu = fits.ImageHDU(result.covariance, name="COVARIANCE")
-    for i, name in enumerate(result.free_names, 1):
-        hdu.header[f"PAR{i}"] = (escape(name), f"parameter of row and column {i}")
-    return hdu
+def _make_covariances(result: FitResult) -> list[Any]:
+    images = {"COVARIANCE": result.covariance, "NOISE_COVARIANCE": result.noise_covariance}
+    hdus = [fits.ImageHDU(image, name=name) for name, image in images.items() if image is not None]
+    for hdu in hdus:
+        for i, name in enumerate(result.free_names, 1):
+            hdu.header[f"PAR{i}"] = (escape(name), f"parameter of row and column {i}")
+    return hdus
 
 
 def _make_basis(result: FitResult) -> list[Any]:

@@ -21,7 +21,7 @@ from ooftorch.optics.propagation import Gradients, Propagation
 __all__ = ["AMPLITUDE_FACTORS", "AmplitudeFactor", "Bend", "IlluminationModel", "OpenFraction"]
 
 # Standard deviation of the prior on a coefficient of the bend, times its radial order, nepers.
-_BEND_PRIOR = 0.5
+BEND_PRIOR = 0.5
 # Relative standard deviation of the prior on the widths of the legs and of their shadows.
 _WIDTH_PRIOR = 0.3
 # Open fraction of a covered pixel: above zero, so that the logarithm of the amplitude has a derivative.
@@ -102,7 +102,7 @@ class Bend(AmplitudeFactor):
     @classmethod
     def declare(cls, instrument: Instrument) -> Sequence[Parameter]:  # noqa: D102
         return [
-            Parameter(f"a{k}", "", 0.0, free=True, prior=_BEND_PRIOR / zernike.order_of(k))
+            Parameter(f"a{k}", "", 0.0, free=True, prior=BEND_PRIOR / zernike.order_of(k))
             for k in range(3, zernike.n_terms(instrument.amplitude_order))
         ]
 

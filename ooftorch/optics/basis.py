@@ -231,7 +231,7 @@ MAX_ORDER = 64
 _DEFAULT_ORDER = 5
 
 
-def choose(basis: str | SurfaceBasis, order: int | None = None) -> SurfaceBasis:
+def choose(basis: str | SurfaceBasis, order: int | str | None = None) -> SurfaceBasis:
     """Return the basis of this name up to `order`, or a basis object unchanged.
 
     Parameters
@@ -250,6 +250,8 @@ def choose(basis: str | SurfaceBasis, order: int | None = None) -> SurfaceBasis:
     InputError
         If the name is unknown, the order is below 1 or above `MAX_ORDER`, or differs from that of the object.
     """
+    if isinstance(order, str):
+        raise InputError(f'order {order!r}; expected a whole number, or "auto"')
     if order is not None and order < 1:
         raise InputError(f"order {order}; the lowest that can be fitted is 1 (pointing)")
     if isinstance(basis, SurfaceBasis):

@@ -125,3 +125,23 @@ class Prediction:
                 effect.jvp(self._select(effect), self._propagation, out, rows)
         derivatives = self._parts.units.derivatives(self._coordinates, self.values)[..., list(wanted)]
         return out.mul_(derivatives.unsqueeze(-1))
+
+    def differentiate(self, phases: Tensor, log_amplitudes: Tensor) -> Tensor:
+        """Derivatives of the samples with respect to other phases and amplitudes across the aperture.
+
+        For one set of parameters, not a batch.
+
+        Parameters
+        ----------
+        phases : Tensor, (k, n_pixels)
+            Changes of the phase, radians.
+        log_amplitudes : Tensor, (l, n_pixels)
+            Changes of the logarithm of the amplitude.
+
+        Returns
+        -------
+        Tensor, (k + l, n_samples)
+        """
+        changes = [self._propagation.propagate_phase(some.unsqueeze(-2)) for some in phases.split(8)]
+        changes += [self._propagation.propagate_log_amplitude(some) for some in log_amplitudes.split(8)]
+        return torch.cat(changes)

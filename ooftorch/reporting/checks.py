@@ -116,8 +116,10 @@ _CHECKS = (
     ),
     _Check(
         _CARE,
-        lambda f: f.chi2 > 4 and f.chi2_before > 1.25 * f.chi2,
-        "Order {order} still lowered chi2/dof from {chi2_before:.3g} to {chi2:.3g}: try --order {order_up}.",
+        lambda f: f.gain_next > f.cost_next,
+        "Order {order} is too low: the maps ask for order {order_up} (gain {gain_next:.0f}, and "
+        "{cost_next:.0f} is enough), which would change the phase by some {phase_error_model:.2f} rad rms: "
+        "use --order {order_up}, or --order auto.",
     ),
     _Check(
         _CARE,
@@ -173,9 +175,9 @@ _CHECKS = (
     ),
     _Check(
         _HINT,
-        lambda f: f.drop < f.added,
-        "Order {order} fits no better than order {order_down} (objective lower by {drop:.1f} for {added} "
-        "more parameters): --order {order_down} is enough.",
+        lambda f: f.gain_last < f.cost_last and f.order > 1,
+        "The maps do not ask for order {order} (gain {gain_last:.1f}, and it takes {cost_last:.0f}): --order "
+        "{order_down} is enough.",
     ),
 )
 
@@ -229,39 +231,14 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
 
 
 def _order_numbers(result: "FitResult") -> dict[str, Any]:
-    """Numbers of the last order: what it is worth.
-
-    The table of orders tells it only where nothing else was taken up with that order.
-    """
-    basis, free = result.basis, result.free_names
-    added = [
-        name for name, n in zip(basis.names, basis.orders, strict=True) if n == result.order and name in free
-    ]
-    first_of_all = len(result.orders) < 2
-    chi2_before = math.nan
-    if not first_of_all:
-        before, last = result.orders[-2:]
-        if last.n_free - before.n_free == len(added) and not result.scan_terms:
-            chi2_before = before.chi2_reduced
+    """Numbers of the last order and the next: what they are worth."""
     return {
+        **result.order_evidence._asdict(),
         "order": result.order,
         "order_up": result.order + 1,
         "order_down": result.order - 1,
-        "chi2_before": chi2_before,
-        "drop": math.nan if first_of_all else _find_drop(result, added),
-        "added": len(added),
+        "phase_error_model": result.phase_error_model,
     }
-
-
-def _find_drop(result: "FitResult", names: list[str]) -> float:
-    """Return how much higher the objective would be without some free parameters, to second order; or NaN."""
-    rows = [result.free_names.index(name) for name in names]
-    values = np.array([result.parameters[name].value for name in names])
-    try:
-        root = np.linalg.cholesky(result.covariance[np.ix_(rows, rows)])
-    except np.linalg.LinAlgError:
-        return math.nan
-    return 0.5 * float(np.sum(np.linalg.solve(root, values) ** 2)) if names else math.nan
 
 
 def _model_numbers(result: "FitResult") -> dict[str, Any]:

@@ -21,8 +21,13 @@ __all__ = ["summary"]
 def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Return what `summary.json` holds.
 
-    Units are in the names; a number that does not exist is None. `phase_error_rad` is the error that the
-    covariance predicts, `surface_rms_um` the half-path error, `pointing_arcsec` where the tilts z2 and z1
+    Units are in the names; a number that does not exist is None. `sigma` of a parameter is its standard error
+    with what the residuals show beyond independent noise, `sigma_noise` that from such noise alone,
+    `sigma_model` how far a wider model would move it; `phase_error_rad`, `phase_error_noise_rad` and
+    `phase_error_model_rad` are what these come to over the dish. `recommended_order` is the order that the
+    maps ask for, for the reasons in `order_evidence`. `surface_rms_um` is
+    the half-path error of the fitted surface, `surface_rms_estimate_um` that without what noise adds to it,
+    with its standard error `surface_rms_error_um`. `pointing_arcsec` is where the tilts z2 and z1
     alone put the beam, telescope minus source, and that of each map what is added to it there, with
     `pointing_beams` in wavelengths over diameter. `focus_shift_mm` is the focus offset (dz) that the surface
     looks most like; what is `refocused` is the surface without it. `amplitude_order` is the highest order of
@@ -47,6 +52,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     word, *reasons = verdict(result)
     (x, _), (y, _) = find_pointing(result)
     shift, shift_error = result.focus_shift
+    surface_rms, surface_rms_error = result.surface_rms_estimate
     times = {"fit": result.seconds, **(seconds or {})}
     return _plain(
         {
@@ -65,6 +71,8 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             },
             "basis": result.basis.name,
             "order": result.order,
+            "recommended_order": result.recommended_order,
+            "order_evidence": result.order_evidence._asdict(),
             "converged": result.converged,
             "message": result.message,
             "interrupted": result.interrupted,
@@ -80,8 +88,12 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "maps": [_map_numbers(result, i) for i in range(len(result.maps))],
             "phase_rms_rad": result.phase_rms,
             "phase_error_rad": result.phase_error,
+            "phase_error_noise_rad": result.phase_error_noise,
+            "phase_error_model_rad": result.phase_error_model,
             "surface_rms_um": 1e6 * result.surface_rms,
             "surface_rms_kind": "half-path",
+            "surface_rms_estimate_um": 1e6 * surface_rms,
+            "surface_rms_error_um": 1e6 * surface_rms_error,
             "ruze_efficiency": result.ruze_efficiency,
             "focus_shift_mm": 1e3 * shift,
             "focus_shift_error_mm": 1e3 * shift_error,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_aperture", "plot_beams", "plot_convergence", "save"]
 
 # Colour maps that do not rely on red against green. In the signed one white is zero and red positive.
-_SIGNED, _POWER = "RdBu_r", "viridis"
+_SIGNED, _POWER, _ERROR = "RdBu_r", "viridis", "magma_r"
 _GREY = "0.7"  # blocked, or not observed
 _CONTOUR_DB, _FAINTEST_DB = 3.0, -30.0  # steps of the amplitude, and the lower end of its longest scale
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
@@ -66,33 +66,37 @@ def save(figure: Figure, path: str | os.PathLike[str], overwrite: bool = False) 
 
 
 def plot_aperture(result: "FitResult", axes: Sequence[Axes] | None = None) -> Figure:
-    """Draw phase (rad), surface (half-path error, micrometres) and amplitude (dB) across the dish.
+    """Draw phase (rad), surface and its error (half path, micrometres) and amplitude (dB) across the dish.
 
     Piston and tilt are removed. The dish is seen from behind, looking to the sky: x to the right along DX,
     y up along DY. Blocked parts are grey. 99.5 % of the dish are within the colour scales. The amplitude is
-    the illumination over its peak, without the blockage.
+    the illumination over its peak, without the blockage. The error is one standard deviation at each point.
 
     Parameters
     ----------
     result : FitResult
     axes : sequence of Axes, optional
-        Where to draw phase, surface and amplitude, as many of them as there are axes; by default a new
-        figure with a title.
+        Where to draw phase, surface, its error and amplitude, as many of them as there are axes; by default a
+        new figure with a title. A result without the error, from an older file, is drawn without it.
 
     Returns
     -------
     Figure
     """
     a = result.aperture
-    bars: list[Axes | None] = [None, None, None]
+    draw = [_draw_phase, _draw_surface, _draw_error, _draw_amplitude]
+    if a.phase_error is None:
+        draw.remove(_draw_error)
+    bars: list[Axes | None] = [None] * len(draw)
     if axes is None:
-        figure = Figure(figsize=(17.0, 5.8))
-        lefts = (0.8, 6.25, 11.7)
+        figure = Figure(figsize=(0.65 + 5.45 * len(draw), 5.8))
+        lefts = [0.8 + 5.45 * i for i in range(len(draw))]
         axes = [_add_axes(figure, left, 0.9, 4.0, 4.0) for left in lefts]
         bars = [_add_axes(figure, left + 4.15, 1.0, 0.2, 3.8) for left in lefts]
         figure.suptitle(
             f"{_title(result)}\nphase rms {result.phase_rms:.3f} rad, "
-            f"surface rms {1e6 * result.surface_rms:.0f} µm half-path, "
+            f"surface rms {1e6 * result.surface_rms:.0f} µm half-path, error of the phase "
+            f"{result.phase_error:.2g} rad rms, "
             f"Ruze efficiency {result.ruze_efficiency:.2f}"
         )
         caption = (
@@ -103,7 +107,6 @@ def plot_aperture(result: "FitResult", axes: Sequence[Axes] | None = None) -> Fi
             largest = a.normal_factor[np.isfinite(a.phase)].max()
             caption += f"\nThe error along the normal is up to {largest:.2f} times the half-path error."
         figure.supxlabel(caption, fontsize="small")
-    draw = (_draw_phase, _draw_surface, _draw_amplitude)
     for ax, bar_ax, draw_panel in zip(axes, bars, draw, strict=False):
         draw_panel(ax, bar_ax, result)
         if bar_ax is not None and ax is not axes[0]:
@@ -121,6 +124,19 @@ def _draw_surface(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
     a = result.aperture
     _draw_signed(ax, bar_ax, a, 1e6 * half_path(a.phase, result.wavelength), "µm")
     ax.set_title("surface, half-path error")
+
+
+def _draw_error(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
+    a = result.aperture
+    assert a.phase_error is not None
+    error = 1e6 * half_path(a.phase_error, result.wavelength)
+    shown = _find_shown(a, error)
+    limit = _round_up(float(np.percentile(error[shown], 99.5))) if shown.any() else 1.0
+    step = _round_up(limit / 6)
+    levels = step * np.arange(math.ceil(error[shown].max(initial=0.0) / step) + 1)
+    label = f"µm, contours every {step:g}"
+    _draw_dish(ax, bar_ax, a, error, label, levels, _ERROR, Normalize(0.0, limit))
+    ax.set_title("error of the surface, 1 sigma")
 
 
 def _draw_amplitude(ax: Axes, bar_ax: Axes | None, result: "FitResult") -> None:
@@ -177,7 +193,8 @@ def _draw_dish(
 
     On a scale that ends at zero there is nothing beyond it, and contours need no dashes to tell the sign.
     """
-    extend, dashes = ("both", None) if norm(0.0) < 1 else ("min", "solid")
+    extend = {0.0: "max", 1.0: "min"}.get(float(norm(0.0)), "both")
+    dashes = None if extend == "both" else "solid"
     shown = _find_shown(a, values)
     ax.add_patch(Circle((0, 0), a.radius, facecolor=_GREY, edgecolor="none", zorder=0))
     image = ax.imshow(

@@ -202,11 +202,13 @@ def _sigma(p: "Estimate", unit: float = 1.0) -> str:
 
 
 def _main_numbers(result: "FitResult") -> list[str]:
+    estimate, error = (1e6 * value for value in result.surface_rms_estimate)
     return [
         *_line("phase rms", f"{result.phase_rms:.3f} rad, over the dish, piston and tilt removed"),
-        *_line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone"),
+        *_phase_error(result),
         *_truth(result),
         *_line("surface rms", f"{1e6 * result.surface_rms:.0f} um, half-path error: lambda phase/(4 pi)"),
+        *_line("  less error", f"{estimate:.0f} +- {error:.2g} um, without what the errors add to it"),
         *_line(
             "Ruze efficiency",
             f"{result.ruze_efficiency:.3f}, exp(-phase rms^2), about the gain over that of a perfect dish",
@@ -214,6 +216,37 @@ def _main_numbers(result: "FitResult") -> list[str]:
         *_focus(result),
         *_pointing(result),
     ]
+
+
+def _phase_error(result: "FitResult") -> list[str]:
+    """Return the lines of the error of the phase, and of what its two kinds are."""
+    if math.isnan(result.phase_error_noise):
+        return _line("phase error", f"{result.phase_error:.2g} rad rms, from the noise alone")
+    return [
+        *_line(
+            "phase error",
+            f"{result.phase_error:.2g} rad rms, as all +- here: from the noise, widened by how the residuals "
+            "of neighbouring samples and scan lines go together",
+        ),
+        *_line("  noise alone", f"{result.phase_error_noise:.2g} rad rms, were all samples independent"),
+        *_line(
+            "  wider model",
+            f"{result.phase_error_model:.2g} rad rms that the next orders of surface and amplitude would "
+            "move it, beyond their noise",
+        ),
+        *_order(result),
+    ]
+
+
+def _order(result: "FitResult") -> list[str]:
+    """Return the lines of what the last order and the next are worth, and the order to use."""
+    e, n = result.order_evidence, result.order
+    found = [
+        f"order {order} gains {gain:.3g} (asked for above {cost:.2g})"
+        for order, gain, cost in ((n, e.gain_last, e.cost_last), (n + 1, e.gain_next, e.cost_next))
+        if math.isfinite(gain)
+    ]
+    return _line("order", f"{', '.join(found)}: use order {result.recommended_order}") if found else []
 
 
 def _focus(result: "FitResult") -> list[str]:
@@ -251,7 +284,7 @@ def _truth(result: "FitResult") -> list[str]:
     if found is None:
         return []
     text = (
-        f"off by {found['actual_phase_error_rad']:.3g} rad rms over the dish (noise alone: "
+        f"off by {found['actual_phase_error_rad']:.3g} rad rms over the dish (predicted: "
         f"{found['predicted_rad']:.3g}), {found['surface_error_um']:.1f} um half-path"
     )
     pulls = found["pulls"]

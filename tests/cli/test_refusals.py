@@ -267,8 +267,8 @@ USES = {
     ),
     "order zero": (nothing, "obs.fits --order 0", "order 0; the lowest .* is 1"),
     "order negative": (nothing, "obs.fits --order -2", "order -2; the lowest .* is 1"),
-    "order not a number": (nothing, "obs.fits --order five", "'five' is not a valid integer"),
-    "order not whole": (nothing, "obs.fits --order 2.5", "'2.5' is not a valid integer"),
+    "order not a number": (nothing, "obs.fits --order five", "order 'five'; expected a whole number"),
+    "order not whole": (nothing, "obs.fits --order 2.5", "order '2.5'; expected a whole number"),
     "unknown likelihood": (nothing, "obs.fits --likelihood cauhcy", "'cauhcy'; known are auto, cauchy"),
     "unknown illumination": (nothing, "obs.fits --illumination flat", "'flat'; known are gaussian, pedestal"),
     "unknown device": (

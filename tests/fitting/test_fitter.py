@@ -542,6 +542,24 @@ def test_a_fit_that_is_stopped_ends_with_the_best_result_so_far(order, n_eval, f
         assert np.abs(result.coefficients - whole.coefficients).max() < 0.05
 
 
+@pytest.mark.parametrize("last", [1, 3])
+def test_an_order_that_is_stopped_does_not_replace_the_one_before(monkeypatch, last):
+    """With order "auto", wherever the fit of the order that is asked for is stopped."""
+    observation = observe(surface(2, 0.5, 1))
+    monkeypatch.setattr(ooftorch.FitResult, "recommended_order", 6)
+    begun = []
+
+    def progress(step):
+        begun.extend([step.order] if step.finished is None and step.n_eval == 1 else [])
+        if begun.count(last) == 2:
+            raise ooftorch.StopFit
+
+    result = ooftorch.fit(observation, order="auto", n=64, progress=progress, amplitude_order=0)
+    assert (result.order, result.interrupted, result.converged) == (5, True, False)
+    assert [o.order for o in result.orders] == [1, 2, 3, 4, 5]
+    assert result.message == "interrupted; this is order 5, and order 6 was on the way"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), ooftorch.StopFit()])
 def test_what_a_callback_raises_comes_out_where_nothing_was_fitted(error):
     with pytest.raises(type(error)):
@@ -586,7 +604,8 @@ def test_held_parameters_stay():
     result = ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, fixed=fixed)
     assert fixed == {"z4": 0.1, "sigma": 0.7}
     for name, value in fixed.items():
-        assert result.parameters[name] == (pytest.approx(value), 0.0, result.parameters[name].unit, False)
+        p = result.parameters[name]
+        assert p == (pytest.approx(value), 0.0, p.unit, False, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,18 @@ from ooftorch import io
 from ooftorch.errors import InputError
 from ooftorch.io.result_file import read_fit, write_fit
 from ooftorch.optics.basis import RecordedBasis, ZernikeBasis
-from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderFit, ScanTerm
+from ooftorch.result import Aperture, Estimate, FitResult, MapFit, OrderEvidence, OrderFit, ScanTerm
 from ooftorch.truth import TrueValue, Truth
 
 
 def made(seed=0, **changes):
     """A result in which no two numbers are alike, with numbers and texts that FITS finds hard."""
     rng = np.random.default_rng(seed)
-    parameters = {f"z{k}": Estimate(*rng.standard_normal(2).tolist(), "rad", k > 0) for k in range(10)}
-    parameters["q"] = Estimate(-0.0, 5e-324, "", False)
+    parameters = {
+        f"z{k}": Estimate(*rng.standard_normal(2).tolist(), "rad", k > 0, 1 / (k + 3), 0.1 * k)
+        for k in range(10)
+    }
+    parameters["q"] = Estimate(-0.0, 5e-324, "", False, 0.0, -0.0)
     parameters["gain_0"] = Estimate(1.2345678901234567e-7, math.inf, "data", True)
     n_free = sum(p.free for p in parameters.values())
     axis = np.arange(-4, 5) * (0.1 + 1e-17) * 7.3
@@ -56,7 +59,7 @@ def made(seed=0, **changes):
         "covariance": rng.standard_normal((n_free, n_free)),
         "maps": tuple(maps),
         "orders": (OrderFit(2, 3.5, math.nan, 9, 44, 0.1 + 0.2), OrderFit(3, 1 / 3, 1.5, 11, 33, 2e-9)),
-        "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, rng.uniform(1, 2, (9, 9))),
+        "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, *rng.uniform(1, 2, (2, 9, 9))),
         "notes": ("first thing", "", "one " * 40, "two\nlines"),
         "seconds": 12.345678901234567,
         "basis": ZernikeBasis(3),
@@ -70,6 +73,8 @@ def made(seed=0, **changes):
             3.3000000000000003,
         ),
         "focus": rng.standard_normal(10),
+        "order_evidence": OrderEvidence(1 / 3, math.inf, math.nan, 5e-324),
+        "noise_covariance": rng.standard_normal((n_free, n_free)),
         "amplitude_order": 6,
         "scan_terms": (
             ScanTerm("level", "peak", (1 / 3, 0.0, 5e-324)),
@@ -122,7 +127,7 @@ def test_every_field_comes_back_exactly(file):
         {"stop_radius": None, "good_surface_rms": None, "robust": False},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2], "scan_terms": ()},
-        {"amplitude_order": 0, "scan_terms": (), "focus": None},
+        {"amplitude_order": 0, "scan_terms": (), "focus": None, "noise_covariance": None},
     ],
     ids=["no notes", "no truth", "no limits", "no focal length", "fewer", "nothing taken up"],
 )
@@ -155,23 +160,46 @@ def test_a_result_written_before_still_reads():
     assert result.basis == ZernikeBasis(3)
     assert (result.robust, result.good_surface_rms) == (True, 4e-4)
     assert result.stop_radius == told["parameters"]["radius"]["value"] == 0.9
-    for name, p in told["parameters"].items():
-        assert result.parameters[name]._asdict() == p
+    assert_parameters_are(result, told["parameters"])
     assert result.phase_rms == pytest.approx(told["phase_rms_rad"], rel=1e-12)
     assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
     assert result.truth.rms_error(result.coefficients) == pytest.approx(
         told["truth"]["phase_error_rad"], rel=1e-9
     )
     word, *reasons = ooftorch.verdict(result)
-    assert [word, *reasons] == [told["verdict"], *told["reasons"]]
+    # The last of its reasons is one that takes numbers that its file does not have.
+    assert [word, *reasons] == [told["verdict"], *told["reasons"][:-1]]
+    assert "try --order 4" in told["reasons"][-1]
+
+
+def assert_parameters_are(result, told):
+    """As a summary had them before there were errors beyond those of the noise."""
+    for name, p in told.items():
+        value, sigma, unit, free, *others = result.parameters[name]
+        assert {"value": value, "sigma": sigma, "unit": unit, "free": free} == p
+        assert np.isnan(others).all()
+
+
+def test_a_result_of_layout_3_still_reads():
+    """tests/data/fit-layout-3.fits, with the numbers that its program printed: errors of the noise."""
+    result = read_fit(ROOT / "tests" / "data" / "fit-layout-3.fits")
+    told = json.loads((ROOT / "tests" / "data" / "fit-layout-3.json").read_text())
+    assert_parameters_are(result, told["parameters"])
+    assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
+    assert result.noise_covariance is result.aperture.phase_error is None
+    assert "rad rms, from the noise alone" in ooftorch.report(result)
+    now = ooftorch.summary(result)
+    assert now["phase_error_noise_rad"] is now["parameters"]["z4"]["sigma_noise"] is None
+    same = ("verdict", "reasons", "truth", "focus_shift_mm", "scan_terms", "maps")
+    assert {name: now[name] for name in same} == {name: told[name] for name in same}
+    ooftorch.plot_aperture(result)
 
 
 def test_a_result_of_layout_2_still_reads():
     """tests/data/fit-layout-2.fits, with the numbers that its program printed; the focus is not known."""
     result = read_fit(ROOT / "tests" / "data" / "fit-layout-2.fits")
     told = json.loads((ROOT / "tests" / "data" / "fit-layout-2.json").read_text())
-    for name, p in told["parameters"].items():
-        assert result.parameters[name]._asdict() == p
+    assert_parameters_are(result, told["parameters"])
     assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
     assert result.focus is None
     assert np.isnan([*result.focus_shift, result.phase_rms_refocused, result.phase_error_refocused]).all()
@@ -313,7 +341,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda hdus: hdus[0].header.update(OOFFIT=4), r"in layout 4, and this version reads 1 to 3"),
+        (lambda hdus: hdus[0].header.update(OOFFIT=5), r"in layout 5, and this version reads 1 to 4"),
         (lambda hdus: hdus.__delitem__("MAP_1"), r"incomplete result of a fit \(.*MAP_1"),
         (lambda hdus: hdus[0].header.remove("WAVELEN"), r"incomplete result of a fit \(.*WAVELEN"),
         (lambda hdus: hdus.__delitem__("TRUTH_AXIS"), r"incomplete truth \(.*TRUTH_AXIS"),
