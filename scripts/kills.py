@@ -184,22 +184,22 @@ class Study:
         )
 
     def kill(self, times: int, aimed: bool) -> None:
-        """Kill the command at random moments, or when all files are written and are to appear."""
+        """Kill the command at random moments, or in the milliseconds in which the files are switched over."""
         began, directory = time.perf_counter(), self._make_directory()
         first = time.perf_counter()
         self._fill(directory, "the second")
         length, outcomes = time.perf_counter() - first, []
         for i in range(times):
-            before = directory.read()
+            before, left = directory.read(), set(directory.hidden())
             number = start(write_known, directory, self._result, f"run {i}")
             if aimed:
                 deadline = time.perf_counter() + 20 * length
-                while not any((p / "summary.json").exists() for p in directory.hidden()):
+                while not any((part / ".old").exists() for part in set(directory.hidden()) - left):
                     if time.perf_counter() > deadline or os.waitid(
                         os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT
                     ):
                         break
-                time.sleep(self._random.uniform(0, 0.06))
+                time.sleep(self._random.uniform(0, 0.002))
             else:
                 time.sleep(self._random.uniform(0, 1.1 * length))
             os.kill(number, signal.SIGKILL)
@@ -208,7 +208,7 @@ class Study:
             if len(directory.hidden()) > 1:
                 outcomes[-1] = f"{len(directory.hidden())} hidden folders"
         self._fill(directory, "the last")
-        self._tell("kills as all is written" if aimed else "kills at random moments", began, outcomes)
+        self._tell("kills at the switch" if aimed else "kills at random moments", began, outcomes)
 
     def kill_at_each_call(self, step: int) -> None:
         """Let the writing of a directory die before each (n-th) of its system calls, then the next."""
