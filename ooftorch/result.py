@@ -13,7 +13,16 @@ from ooftorch.units import half_path
 if TYPE_CHECKING:
     from ooftorch.truth import Truth
 
-__all__ = ["Aperture", "Estimate", "FitResult", "MapFit", "OrderEvidence", "OrderFit", "ScanTerm"]
+__all__ = [
+    "Aperture",
+    "Estimate",
+    "FitResult",
+    "MapFit",
+    "OrderEvidence",
+    "OrderFit",
+    "OrderView",
+    "ScanTerm",
+]
 
 
 class Estimate(NamedTuple):
@@ -70,6 +79,8 @@ class OrderFit:
     n_free, n_eval : int
         Free parameters; evaluations of value and gradient, all starts included.
     seconds : float
+    coefficients : tuple of float, (n_terms,)
+        Of the surface, radians; zero above this order. Empty in files of layouts 1 to 3.
     """
 
     order: int
@@ -78,6 +89,37 @@ class OrderFit:
     n_free: int
     n_eval: int
     seconds: float
+    coefficients: tuple[float, ...] = ()
+
+
+class OrderView(NamedTuple):
+    """What the fit at one order says of the telescope.
+
+    Attributes
+    ----------
+    order : int
+    chi2_reduced : float
+    bic : float
+        Information criterion of Schwarz (1978) above the lowest of all orders, as in `OrderEvidence`: from
+        the terms of the last order's fit that are above this order, and their errors.
+    phase_rms, phase_error : float
+        Over the dish, radians; the error is that of the last order, the terms above this one held at zero.
+    change : float
+        Rms difference of the phase from the order below, radians; NaN for the first.
+    focus_shift : float
+        Focus offset that the surface looks most like, metres.
+    pointing : tuple of float
+        Where the tilts alone put the beam, x and y, telescope minus source, radians.
+    """
+
+    order: int
+    chi2_reduced: float
+    bic: float
+    phase_rms: float
+    phase_error: float
+    change: float
+    focus_shift: float
+    pointing: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +332,9 @@ class FitResult:
         Uniformly weighted over the disc within the rim, or within the cold stop if that is smaller; blockage
         is not left out.
         """
-        c = self.coefficients
+        return self._find_rms(self.coefficients)
+
+    def _find_rms(self, c: np.ndarray) -> float:
         return float(np.sqrt(max(c @ self.gram @ c, 0.0)))
 
     @property
@@ -321,6 +365,57 @@ class FitResult:
         if e.gain_next > e.cost_next:
             return self.order + 1
         return self.order - 1 if self.order > 1 and e.gain_last < e.cost_last else self.order
+
+    @property
+    def excess(self) -> float:
+        """Variance of the phase over what independent noise would make it; 1 where that is not known."""
+        noise = self.phase_error_noise
+        return (self.phase_error / noise) ** 2 if min(noise, self.phase_error) > 0 else 1.0
+
+    @property
+    def order_views(self) -> tuple[OrderView, ...]:
+        """What the fits of all orders say of the telescope; none where their coefficients are not known."""
+        fits = [o for o in self.orders if o.coefficients]
+        if not fits:
+            return ()
+        bic = [self._find_bic(o.order) for o in fits]
+        lowest, tilts = min(bic), [self.basis.x_tilt, self.basis.y_tilt]
+        views, before = [], None
+        for o, criterion in zip(fits, bic, strict=True):
+            c = np.array(o.coefficients)
+            change = math.nan if before is None else self._find_rms(c - before)
+            pointing = [
+                math.nan if t is None else c[self.basis.names.index(t)] * self.beam / math.pi for t in tilts
+            ]
+            views.append(
+                OrderView(
+                    o.order,
+                    o.chi2_reduced,
+                    criterion - lowest,
+                    self._find_rms(c),
+                    self._find_rms_error(self._hold_above(o.order)),
+                    change,
+                    float(self._focus_weight @ c),
+                    (pointing[0], pointing[1]),
+                )
+            )
+            before = c
+        return tuple(views)
+
+    def _find_bic(self, order: int) -> float:
+        """Information criterion of an order, less that of the last."""
+        covariance = self._covariance_of_coefficients
+        above = (np.array(self.basis.orders) > order) & (np.diag(covariance) > 0)
+        values = self.coefficients[above]
+        chi2 = values @ np.linalg.pinv(covariance[np.ix_(above, above)], hermitian=True) @ values
+        return float(chi2 - np.count_nonzero(above) * math.log(max(self.n_data / self.excess, 1.0)))
+
+    def _hold_above(self, order: int) -> np.ndarray:
+        """Covariance of all coefficients with those above an order held at zero."""
+        covariance = self._covariance_of_coefficients
+        above = np.array(self.basis.orders) > order
+        cross = covariance[:, above]
+        return covariance - cross @ np.linalg.pinv(covariance[np.ix_(above, above)], hermitian=True) @ cross.T
 
     @property
     def surface_rms_estimate(self) -> tuple[float, float]:
@@ -378,8 +473,7 @@ class FitResult:
         """As `phase_rms`, with `focus_shift` and all that it makes taken out; NaN where it is not known."""
         if self.focus is None:
             return math.nan
-        c = self.coefficients - self.focus_shift[0] * self.focus
-        return float(np.sqrt(max(c @ self.gram @ c, 0.0)))
+        return self._find_rms(self.coefficients - self.focus_shift[0] * self.focus)
 
     @property
     def phase_error_refocused(self) -> float:

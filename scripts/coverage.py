@@ -4,8 +4,8 @@ python scripts/coverage.py            everything, some twenty minutes on two cor
 python scripts/coverage.py --quick    a few surfaces of each, to see that it runs; writes nothing
 
 Effelsberg at 9.37 mm, surfaces of order 5 and 0.5 rad rms, S/N 300, fitted with default options. A pull is
-(fit - truth) over the error bar: of the coefficients z3 to z20, of the phase at single points of the dish, and
-of the rms of the surface.
+(fit - truth) over the error bar: of the coefficients z3 to z20, of the phase at single points of the dish,
+and of the rms of the surface.
 """
 
 import math

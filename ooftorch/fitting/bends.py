@@ -13,7 +13,9 @@ from ooftorch.optics.parameters import Layout
 __all__ = ["find_bends"]
 
 
-def find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> list[tuple[Layout, float]]:
+def find_bends(
+    setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor
+) -> list[tuple[Layout, float, Tensor | None]]:
     """Find how many of the amplitude terms the evidence asks for.
 
     By Laplace's approximation, to first order about the minimum: the gradient is that of the posterior, the
@@ -31,20 +33,36 @@ def find_bends(setup: Setup, posterior: Posterior, rows: Tensor, u: Tensor) -> l
 
     Returns
     -------
-    list of (Layout, float)
-        For each fit the layout with the terms free whose evidence is largest, and the gain in natural units
-        over that of the posterior; the latter's own layout if all terms are free already.
+    list of (Layout, float, Tensor)
+        For each fit the layout with the terms free whose evidence is largest, the gain in natural units
+        over that of the posterior, and the metric (n_free, n_free) for that layout; the posterior's own
+        layout, and None, if all terms are free already.
     """
     layout, bends = posterior.layout, setup.bends
     wider = [other for names in bends if len((other := layout.with_free(names)).free) > len(layout.free)]
     if not wider:
-        return [(layout, 0.0)] * len(rows)
+        return [(layout, 0.0, None)] * len(rows)
     largest = wider[-1]
     gradient = replace(posterior, layout=largest).value_and_gradient(u[:, largest.free])[1]
     metric = setup.levels.metric(largest, rows, u, posterior.absorption)
     # Where the scale of the noise is held too small, everything would be asked for.
     excess = posterior.excess(u).square()
-    return _rank(wider, layout, metric / excess[:, None, None], gradient / excess[:, None])
+    ranked = _rank(wider, layout, metric / excess[:, None, None], gradient / excess[:, None])
+    return [
+        (best, gain, _select(one, largest, best)) for one, (best, gain) in zip(metric, ranked, strict=True)
+    ]
+
+
+def _select(metric: Tensor, largest: Layout, some: Layout) -> Tensor:
+    """Select the rows and columns of the parameters that are free in a smaller layout."""
+    kept = _find_positions(largest, some)
+    return metric[..., kept, :][..., kept]
+
+
+def _find_positions(largest: Layout, some: Layout) -> list[int]:
+    """Positions of the free parameters of a layout among those of a larger one."""
+    position = {number: i for i, number in enumerate(largest.free)}
+    return [position[i] for i in some.free]
 
 
 def _rank(
@@ -54,12 +72,12 @@ def _rank(
 
     Metric (b, n, n) and gradient (b, n) are those of the free parameters of the last of them.
     """
-    position = {number: i for i, number in enumerate(wider[-1].free)}
+    largest = wider[-1]
 
     def evaluate(some: Layout) -> Tensor:
         """Logarithm of the evidence with these parameters free, up to a constant."""
-        kept = [position[i] for i in some.free]
-        root, failed = torch.linalg.cholesky_ex(metric[:, kept][:, :, kept])
+        root, failed = torch.linalg.cholesky_ex(_select(metric, largest, some))
+        kept = _find_positions(largest, some)
         whitened = torch.linalg.solve_triangular(root, gradient[:, kept, None], upper=False)[..., 0]
         added = [some.parameters[i] for i in set(some.free) - set(layout.free)]
         log_prior = sum(math.log(p.prior / p.scale) for p in added if p.prior is not None)

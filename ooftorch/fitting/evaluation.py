@@ -100,6 +100,8 @@ def _evaluate_one(
     chi2 = compute_chi2(setup.levels.noise, samples, noises, setup.errors_known, residuals)
     dof = int(samples.valid.sum()) - len(layout.free)
     n_eval = int(fit.minimum.n_eval[0])
+    surface = posterior.model.parts.surface.span
+    coefficients = tuple(posterior.model.parts.units.values(u)[surface].tolist())
     return Fitted(
         layout,
         u,
@@ -107,7 +109,7 @@ def _evaluate_one(
         taken_up.cpu().numpy(),
         noises,
         float(fit.minimum.distance[0]),
-        (OrderFit(order, objective, chi2 / dof, len(layout.free), n_eval, seconds),),
+        (OrderFit(order, objective, chi2 / dof, len(layout.free), n_eval, seconds, coefficients),),
         posterior,
         fit.widths.cpu().numpy(),
     )

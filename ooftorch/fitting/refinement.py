@@ -95,7 +95,8 @@ def finish(
     """
     levels, layout = setup.levels, setup.layout
     starts, of, widened = search.widen(levels, layout, rows, minima, numbers, progress)
-    fits = _refine(setup, rows[of], starts, widened, progress)
+    fits, kept = _refine(setup, rows[of], starts, widened, progress)
+    of, widened = of[kept], [widened[i] for i in kept]
     # The wide noise may have led astray: is a candidate better as it stands?
     found = _join(fits)[1]
     posterior = levels.posterior(levels.coarse, layout, rows[numbers], minima.coordinates)
@@ -108,8 +109,8 @@ def finish(
     ]
     if better:
         some = Minima(*(t[better] for t in minima))._replace(n_eval=torch.zeros_like(numbers[better]))
-        fits += _refine(setup, rows[numbers[better]], some, [False] * len(better), progress)
-        of = torch.cat([of, numbers[better]])
+        more, kept = _refine(setup, rows[numbers[better]], some, [False] * len(better), progress)
+        fits, of = fits + more, torch.cat([of, numbers[better][kept]])
         found = _join(fits)[1]
     n_eval = torch.zeros_like(rows).index_add(0, of, found.n_eval)
     close = search.find_close(levels, layout, rows, found, of)
@@ -124,10 +125,17 @@ def finish(
 
 def _refine(
     setup: Setup, rows: Tensor, starts: Minima, widened: list[bool], progress: search.Progress
-) -> list[Refined]:
+) -> tuple[list[Refined], list[int]]:
     """Find minima of the coarse level, and take up what the evidence asks for on the way.
 
     From a minimum of a wide noise something is taken up first: there all parts of the beam still count.
+
+    Returns
+    -------
+    fits : list of Refined
+        From starts that lead to the same minimum only one.
+    kept : list of int
+        The starts that these come from.
     """
     levels, layout = setup.levels, setup.layout
     u = search.estimate_noise(levels, levels.coarse, layout, rows, starts.coordinates)
@@ -137,23 +145,46 @@ def _refine(
     if trying:
         for group in _group(fits, [i for i in everything if widened[i]]):
             _take_up(setup, rows, fits, group)
-    active = everything
+    active = kept = everything
     for i in range(_MAX_ROUNDS):
         for group in _group(fits, active):
             _settle(setup, rows, fits, group, progress)
+        if i == 0:
+            active = kept = _drop_same(rows, fits)
         if not trying or i == _MAX_ROUNDS - 1:
             break
         active = [i for group in _group(fits, active) for i in _take_up(setup, rows, fits, group)]
         if not active:
             break
-    return fits
+    return [fits[i] for i in kept], kept
+
+
+def _drop_same(rows: Tensor, fits: list[Refined]) -> list[int]:
+    """Numbers of the fits that are not at the minimum of another one, which gets their evaluations."""
+    kept: list[int] = []
+    for i in sorted(range(len(fits)), key=lambda i: float(fits[i].minimum.objective[0])):
+        same = [j for j in kept if rows[j] == rows[i] and _is_same(fits[j], fits[i])]
+        if same:
+            lowest = fits[same[0]].minimum
+            joined = lowest._replace(n_eval=lowest.n_eval + fits[i].minimum.n_eval)
+            fits[same[0]] = replace(fits[same[0]], minimum=joined)
+        else:
+            kept.append(i)
+    return sorted(kept)
+
+
+def _is_same(fit: Refined, other: Refined) -> bool:
+    """Whether another fit is at the same minimum."""
+    if fit.layout.free != other.layout.free or fit.metric is None:
+        return False
+    away = (fit.minimum.coordinates - other.minimum.coordinates)[0, fit.layout.free]
+    return bool(away @ fit.metric @ away < search.SAME_PLACE**2)
 
 
 def _complete(setup: Setup, rows: Tensor, fits: list[Refined], progress: search.Progress) -> None:
     """Find the minima of the exact model from those of the coarse level."""
     for group in _group(fits, list(range(len(fits)))):
         if fits[group[0]].coarse is not None:
-            _find_metric(setup, rows, fits, group)
             # The templates are those of the beam, and the weights those of the residuals, near the minimum.
             _find_all_terms(setup, rows, fits, group)
             _polish(setup, rows, fits, group, progress, nearly=True)
@@ -196,9 +227,10 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
         _, found = _find_terms(setup, posterior, fits, group)
     bends = find_bends(setup, posterior, rows[group], minima.coordinates)
     changed = []
-    for i, is_clear, terms, (bent, bend_gain) in zip(group, clear, found, bends, strict=True):
+    for i, is_clear, terms, bend in zip(group, clear, found, bends, strict=True):
         if not is_clear:
             continue
+        layout, bend_gain, metric = bend
         gain = 0.0 if terms is None else terms.gain
         fit, most = fits[i], max(gain, bend_gain)
         least = max(_LEAST_GAIN, _LEAST_SHARE * fit.first_gain)
@@ -207,8 +239,9 @@ def _take_up(setup: Setup, rows: Tensor, fits: list[Refined], group: list[int]) 
         changed.append(i)
         fit = replace(fit, first_gain=fit.first_gain or most)
         if bend_gain >= max(least, _NEARLY * most):
-            fit = replace(fit, layout=bent, metric=None)
+            fit = replace(fit, layout=layout, metric=metric)
         if terms is not None and gain >= max(least, _NEARLY * most):
+            # The first terms take a large part of the information away.
             metric = None if fit.coarse is None else fit.metric
             fit = replace(_adopt(setup, fit, terms), coarse=terms.absorption, metric=metric)
         fits[i] = fit
@@ -266,7 +299,7 @@ def _settle(
     layout, minima = _join([fits[i] for i in group])
     absorption, metric = _stack([fits[i].coarse for i in group]), _stack_metrics([fits[i] for i in group])
     _record(
-        fits, group, search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric)
+        fits, group, *search.settle(setup.levels, layout, rows[group], minima, progress, absorption, metric)
     )
 
 
@@ -318,9 +351,9 @@ def _polish(
     layout, minima = _join([fits[i] for i in group])
     absorption, metric = _stack([fits[i].absorption for i in group]), _stack_metrics([fits[i] for i in group])
     found = search.polish(setup.levels, layout, rows[group], minima, progress, absorption, metric, nearly)
-    _record(fits, group, found)
+    _record(fits, group, *found)
 
 
-def _record(fits: list[Refined], group: list[int], minima: Minima) -> None:
+def _record(fits: list[Refined], group: list[int], minima: Minima, metric: Tensor) -> None:
     for row, i in enumerate(group):
-        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)))
+        fits[i] = replace(fits[i], minimum=Minima(*(t[row : row + 1] for t in minima)), metric=metric[row])

@@ -41,6 +41,7 @@ class _Evidence:
         weighted = templates.values.mT * templates.weights.unsqueeze(-2)
         self._gram = weighted @ templates.values
         self._projected = (weighted @ templates.lines.gather(templates.residuals).unsqueeze(-1))[..., 0]
+        self._unit = torch.eye(self._gram.shape[-1], dtype=self._gram.dtype, device=self._gram.device)
         self._maps, self._n_maps, self._spread = templates.lines.maps, n_maps, templates.spread
         counts = [term.n_templates for term in templates.terms]
         self._term = torch.repeat_interleave(torch.tensor(counts, device=self._gram.device))
@@ -76,12 +77,12 @@ class _Evidence:
         root, failed = torch.linalg.cholesky_ex(matrix)
         if bool(failed.any()):
             return -math.inf, torch.zeros_like(d), torch.ones_like(d)
-        covariance = torch.cholesky_inverse(root)
-        projected = d * self._projected
-        mean = (covariance @ projected.unsqueeze(-1))[..., 0]
+        inverse_root = torch.linalg.solve_triangular(root, self._unit, upper=False)
+        whitened = inverse_root @ (d * self._projected).unsqueeze(-1)
+        mean = (inverse_root.mT @ whitened)[..., 0]
         log_root = torch.log(root.diagonal(dim1=-2, dim2=-1)).sum()
-        gain = 0.5 * torch.linalg.vecdot(projected, mean).sum() - log_root
-        return float(gain), mean, covariance.diagonal(dim1=-2, dim2=-1)
+        gain = 0.5 * whitened.square().sum() - log_root
+        return float(gain), mean, inverse_root.square().sum(-2)
 
     def maximise(self, widths: Tensor, tolerance: float = _TOLERANCE) -> Tensor:
         """Widths that maximise the evidence, from a start."""

@@ -19,6 +19,7 @@ from ooftorch.optics.parameters import Layout
 from ooftorch.optim.bfgs import bfgs
 
 __all__ = [
+    "SAME_PLACE",
     "Minima",
     "approach",
     "estimate_noise",
@@ -39,13 +40,13 @@ _PASSING, _SEARCH, _WIDE, _COARSE, _NEAR, _FINE = 8.0, 2.0, 1e-4, 0.1, 0.1, 1e-3
 _FEW_DEGREES, _WIDE_ROUNDS = 5.0, 5
 # Distance, in standard deviations, above which the exact descent is continued with a new metric.
 _STOP_DISTANCE = 5e-3
-# The metric of the start is wrong after a long exact descent: evaluations until it is computed again, and
-# the largest number of such rounds.
+# The metric of the start, in which a descent measures its distance, is wrong after a long exact one:
+# evaluations until the descent is continued with that of its end, and the largest number of such rounds.
 _ROUND_EVALUATIONS, _MAX_ROUNDS = 60, 6
 # Minima whose objectives differ by less than this (natural units) are taken as the same.
 _SAME_MINIMUM = 0.5
 # Minima nearer to each other than this, in standard deviations, are the same.
-_SAME_PLACE = 1.0
+SAME_PLACE = 1.0
 # Largest number of pairs of random restarts, and the standard deviation of their coefficients, radians.
 _RESTARTS, _RESTART_SIZE = 8, 0.8
 
@@ -87,6 +88,7 @@ def approach(
     start: Tensor,
     progress: Progress,
     gtol: float = _PASSING,
+    fit_noise: bool = False,
 ) -> Minima:
     """Descend from each start (b, n_parameters) to the neighbourhood of a minimum, on the search level.
 
@@ -95,18 +97,32 @@ def approach(
     otherwise the curvature would change by orders of magnitude during the descent. For a robust likelihood
     the held scale is wider by `initial_widening`, so that no sample is an outlier: with the true scale there
     are minima that fit some of the samples and treat the rest as outliers (graduated non-convexity, Blake &
-    Zisserman 1987, Visual Reconstruction).
+    Zisserman 1987, Visual Reconstruction). Then it is held at the estimate from there, or fitted where
+    `fit_noise` asks for it: minima compare only so.
     """
-    n_eval = torch.zeros_like(rows)
+    n_eval, metric = torch.zeros_like(rows), None
     start = _hold_shape(levels, layout, start)
     layout = layout.with_held(levels.likelihood.search_values)
     if layout["noise"].free:
         held = layout.with_held(["noise"])
-        start = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
-        minimum = _descend(levels, levels.search, held, rows, start, progress, gtol)
+        wide = _set_noise(levels, layout, rows, start, levels.likelihood.initial_widening)
+        minimum, end = _descend(levels, levels.search, held, rows, wide, progress, gtol)
         start, n_eval = _set_noise(levels, layout, rows, minimum.coordinates), minimum.n_eval
-    minimum = _descend(levels, levels.search, layout, rows, start, progress, gtol)
+        if not fit_noise:
+            layout, metric = held, _narrow(levels, layout, end, wide, start)
+    minimum, _ = _descend(levels, levels.search, layout, rows, start, progress, gtol, metric=metric)
     return minimum._replace(n_eval=minimum.n_eval + n_eval)
+
+
+def _narrow(levels: Resolutions, layout: Layout, metric: Tensor, wide: Tensor, start: Tensor) -> Tensor:
+    """Rescale the metric of a wide noise, where residuals are small, for the noise of the start.
+
+    Near enough where a descent stops early; the part of the priors is rescaled with it.
+    """
+    law, values = levels.likelihood, levels.search.model.parts.units.values
+    scales = (values(u)[:, layout.index("noise")] for u in (wide, start))
+    ratio = torch.div(*scales).square() * law.mean_information / law.curvature(wide.new_zeros(()))
+    return metric * ratio[:, None, None]
 
 
 def widen(
@@ -140,22 +156,22 @@ def widen(
         return starts, numbers, [False] * len(kept)
     of = numbers[moved]
     held = layout.with_held(["noise", *likelihood.search_values])
-    wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(of)
+    wide, n_eval = _hold_shape(levels, layout, minima.coordinates[moved]), torch.zeros_like(rows)
     for _ in range(_WIDE_ROUNDS):
         wide = _set_noise(levels, layout, rows[of], wide, likelihood.initial_widening)
-        found = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
-        wide, n_eval = found.coordinates, n_eval + found.n_eval
-    found = found._replace(n_eval=n_eval)
-    # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
-    in_order = found._replace(objective=torch.arange(len(of), dtype=torch.float64, device=of.device))
-    distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
-    parts = [Minima(*(t[kept] for t in starts)), Minima(*(t[distinct] for t in found))]
+        found, _ = _descend(levels, levels.coarse, held, rows[of], wide, progress, _WIDE)
+        n_eval = n_eval.index_add(0, of, found.n_eval)
+        # Each has its own scale of the noise, so that their objectives do not compare: they keep their order.
+        in_order = found._replace(objective=torch.arange(len(of), dtype=torch.float64, device=of.device))
+        distinct = find_distinct(levels, held, rows, in_order, of, math.inf)
+        found, of = Minima(*(t[distinct] for t in found)), of[distinct]
+        wide = found.coordinates
+    parts = [Minima(*(t[kept] for t in starts)), found]
     joined = Minima(*(torch.cat(both) for both in zip(*parts, strict=True)))
-    for j, number in enumerate(of[distinct].tolist()):
+    for j, number in enumerate(of.tolist()):
         # The first of each fit has the evaluations of those that were dropped, too.
-        first = number not in of[distinct[:j]].tolist()
-        joined.n_eval[len(kept) + j] = n_eval[of == number].sum() if first else 0
-    return joined, torch.cat([numbers[kept], of[distinct]]), [False] * len(kept) + [True] * len(distinct)
+        joined.n_eval[len(kept) + j] = 0 if number in of[:j].tolist() else n_eval[number]
+    return joined, torch.cat([numbers[kept], of]), [False] * len(kept) + [True] * len(of)
 
 
 def find_close(
@@ -173,9 +189,9 @@ def settle(
     progress: Progress,
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
-) -> Minima:
-    """Descend to the minimum of the coarse level from one point for each fit; `n_eval` counts on."""
-    found = _descend(
+) -> tuple[Minima, Tensor]:
+    """Descend to the minimum of the coarse level from one point for each fit: as `polish`."""
+    found, metric = _descend(
         levels,
         levels.coarse,
         layout,
@@ -186,7 +202,7 @@ def settle(
         absorption=absorption,
         metric=metric,
     )
-    return found._replace(n_eval=minima.n_eval + found.n_eval)
+    return found._replace(n_eval=minima.n_eval + found.n_eval), metric
 
 
 def polish(
@@ -198,8 +214,8 @@ def polish(
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
     nearly: bool = False,
-) -> Minima:
-    """Descend to the minimum of the exact model from one point for each fit; `n_eval` counts on.
+) -> tuple[Minima, Tensor]:
+    """Descend to the minimum of the exact model from one point for each fit.
 
     Parameters
     ----------
@@ -211,12 +227,21 @@ def polish(
         Estimate of the Hessian at the start; by default from the cheapest level.
     nearly : bool
         Stop in the neighbourhood of the minimum.
+
+    Returns
+    -------
+    Minima
+        `n_eval` counts on.
+    metric : Tensor, (b, n_free, n_free)
+        Estimate of the Hessian there, to continue with.
     """
     found = minima
+    if metric is None:
+        metric = levels.metric(layout, rows, minima.coordinates, absorption)
     left = torch.arange(len(rows), device=rows.device)
-    for i in range(1 if nearly else _MAX_ROUNDS):
+    for _ in range(1 if nearly else _MAX_ROUNDS):
         start = found.coordinates[left]
-        minimum = _descend(
+        minimum, end = _descend(
             levels,
             levels.exact,
             layout,
@@ -226,15 +251,15 @@ def polish(
             _NEAR if nearly else _FINE,
             _ROUND_EVALUATIONS,
             None if absorption is None else absorption.select(left),
-            # After a long descent the metric of its start is wrong. That with terms is not made here.
-            None if metric is None or (i > 0 and absorption is None) else metric[left],
+            metric[left],
         )
+        metric = metric.index_copy(0, left, end)
         minimum = minimum._replace(n_eval=found.n_eval[left] + minimum.n_eval)
         found = Minima(*(old.index_copy(0, left, new) for old, new in zip(found, minimum, strict=True)))
         left = left[minimum.distance >= _STOP_DISTANCE]
         if not len(left):
             break
-    return found
+    return found, metric
 
 
 def find_distinct(
@@ -251,7 +276,7 @@ def find_distinct(
             free = minima.coordinates[:, layout.free]
             for j in rivals:
                 away = free[chosen] - free[j]
-                if (torch.linalg.vecdot(away @ metric, away) > _SAME_PLACE**2).all():
+                if (torch.linalg.vecdot(away @ metric, away) > SAME_PLACE**2).all():
                     chosen.append(j)
         distinct += chosen
     return distinct
@@ -302,7 +327,7 @@ def search(
     """
     all_rows = torch.arange(len(rows), device=rows.device)
     numbers = all_rows.repeat(len(starts))
-    minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH)
+    minima = approach(levels, layout, rows[numbers], torch.cat(list(starts)), progress, _SEARCH, True)
     open_ = _find_open(levels.search)
     span = levels.search.model.parts.surface.span
     surface = [i for i in layout.free if span.start <= i < span.stop]
@@ -314,7 +339,7 @@ def search(
         shifts = _draw_restarts(surface, starts[-1], random)
         tried = all_rows[lost].repeat_interleave(len(shifts))
         start = starts[-1][tried] + shifts.repeat(len(lost), 1)
-        more = approach(levels, layout, rows[tried], start, progress, _SEARCH)
+        more = approach(levels, layout, rows[tried], start, progress, _SEARCH, True)
         minima = Minima(*(torch.cat(parts) for parts in zip(minima, more, strict=True)))
         numbers = torch.cat([numbers, tried])
     kept = []
@@ -403,8 +428,11 @@ def _descend(
     max_eval: int = 2000,
     absorption: Absorption | None = None,
     metric: Tensor | None = None,
-) -> Minima:
-    """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations."""
+) -> tuple[Minima, Tensor]:
+    """Minimise at one level by BFGS, in the metric of the start, until `gtol` standard deviations.
+
+    Returns the metric of the end, too.
+    """
     posterior = levels.posterior(level, layout, rows, start, absorption)
     x = start[:, posterior.free]
     if metric is None:
@@ -420,4 +448,4 @@ def _descend(
         return value, gradient
 
     found = bfgs(fun, x, metric, gtol=gtol, max_eval=max_eval)
-    return Minima(posterior.complete(found.x), found.value, found.distance, found.n_eval)
+    return Minima(posterior.complete(found.x), found.value, found.distance, found.n_eval), found.metric

@@ -23,11 +23,7 @@ from ooftorch.fitting.samples import (
     is_recorded_in_steps,
 )
 from ooftorch.fitting.scan_terms import Term, choose_terms
-from ooftorch.fitting.start import (
-    choose_start,
-    find_excess,
-    predict_perfect_beams,
-)
+from ooftorch.fitting.start import build_filters, choose_start, find_excess, predict_perfect_beams
 from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics import basis as bases
 from ooftorch.optics import illumination as illuminations
@@ -151,7 +147,11 @@ def set_up(
             f"order {basis.order} has {n_terms} coefficients, but the maps have only {n_data} "
             "valid samples; choose a lower order"
         )
-    excesses = [[find_excess(m) for m in o.maps] for o in observations]
+    filters = build_filters(observations)
+    excesses = [
+        [find_excess(m, f) for m, f in zip(o.maps, of_maps, strict=True)]
+        for o, of_maps in zip(observations, filters, strict=True)
+    ]
     peaks = [max(float(np.max(np.abs(excess))) for _, excess in of_maps) for of_maps in excesses]
     peak = float(np.exp(np.mean(np.log(peaks))))
     errors_known = has_errors(one.maps)
@@ -212,7 +212,9 @@ def set_up(
             "the model of a perfect dish is not finite; check the values that are held, and the file of the "
             "telescope"
         )
-    starts = [choose_start(model, o, e, beams) for o, e in zip(observations, excesses, strict=True)]
+    starts = [
+        choose_start(model, o, e, beams, f) for o, e, f in zip(observations, excesses, filters, strict=True)
+    ]
     if samples.line is None or not isinstance(noise, IndependentNoise):
         if terms and options.nuisance != "auto":
             raise InputError(

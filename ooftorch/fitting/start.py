@@ -12,8 +12,9 @@ from ooftorch.observation import BeamMap, Observation
 from ooftorch.optics.model import BeamModel
 
 __all__ = [
+    "MedianFilter",
+    "build_filters",
     "choose_start",
-    "filter_median",
     "find_excess",
     "predict_perfect_beams",
 ]
@@ -24,28 +25,57 @@ Array = NDArray[np.float64]
 _TIE = 1e-3
 
 
-def filter_median(m: BeamMap, values: Array) -> Array:
+class MedianFilter:
     """Median filter: each sample of a map becomes the median of itself and its four nearest neighbours.
 
     Samples as near as the fourth are neighbours too, at the edge of a raster for example: to choose among
     them would be to choose others in the mirrored map. Removes single glitches, which can be brighter than a
-    defocused beam. Zero for samples that are not valid.
+    defocused beam.
+
+    Parameters
+    ----------
+    m : BeamMap
+        Its valid samples are filtered; the neighbours are found once.
     """
-    valid = m.valid
-    positions, observed = np.stack([m.x[valid], m.y[valid]], 1), values[valid]
-    tree = scipy.spatial.KDTree(positions)
-    medians, left = np.empty(len(positions)), np.arange(len(positions))
-    for k in (6, 12, 48):
-        distances, nearest = tree.query(positions[left], k=min(k, len(positions)))
-        tied = distances <= (1 + _TIE) * distances[:, [4]]
-        medians[left] = _take_median(observed[nearest], tied)
-        # Where even the last is as near there may be more.
-        left = left[tied[:, -1]]
-        if not len(left):
-            break
-    found = np.zeros(values.shape)
-    found[valid] = medians
-    return found
+
+    def __init__(self, m: BeamMap) -> None:
+        self._x, self._y, self._valid = m.x, m.y, m.valid
+        positions = np.stack([m.x[m.valid], m.y[m.valid]], 1)
+        tree, left = scipy.spatial.KDTree(positions), np.arange(len(positions))
+        # Numbers of some samples, their neighbours (n, k), the nearest first, and which of these are chosen.
+        self._chosen = []
+        for k in (6, 12, 48):
+            distances, nearest = tree.query(positions[left], k=min(k, len(positions)))
+            tied = distances <= (1 + _TIE) * distances[:, [4]]
+            self._chosen.append((left, nearest, tied))
+            # Where even the last is as near there may be more.
+            left = left[tied[:, -1]]
+            if not len(left):
+                break
+
+    def fits(self, m: BeamMap) -> bool:
+        """Whether a map has the same samples."""
+        pairs = ((self._x, m.x), (self._y, m.y), (self._valid, m.valid))
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+    def __call__(self, values: Array) -> Array:
+        """Filter values (n,); zero for samples that are not valid."""
+        observed = values[self._valid]
+        medians = np.empty(len(observed))
+        for some, nearest, tied in self._chosen:
+            medians[some] = _take_median(observed[nearest], tied)
+        found = np.zeros(values.shape)
+        found[self._valid] = medians
+        return found
+
+
+def build_filters(observations: Sequence[Observation]) -> list[list[MedianFilter]]:
+    """Build the filter of each map of each observation; maps of the same samples share one."""
+    first = [MedianFilter(m) for m in observations[0].maps]
+    return [
+        [f if f.fits(m) else MedianFilter(m) for f, m in zip(first, o.maps, strict=True)]
+        for o in observations
+    ]
 
 
 def _take_median(values: Array, chosen: NDArray[np.bool_]) -> Array:
@@ -56,7 +86,7 @@ def _take_median(values: Array, chosen: NDArray[np.bool_]) -> Array:
     return medians
 
 
-def find_excess(m: BeamMap) -> tuple[float, Array]:
+def find_excess(m: BeamMap, filter_median: MedianFilter) -> tuple[float, Array]:
     """Estimate the baseline of a map, the median of the outermost quarter, and the power above it, (n,).
 
     Glitches are removed from it by a median filter. Zero for samples that are not valid.
@@ -64,7 +94,7 @@ def find_excess(m: BeamMap) -> tuple[float, Array]:
     x, y, power = m.x[m.valid], m.y[m.valid], m.power[m.valid]
     r = np.hypot(x - np.median(x), y - np.median(y))
     baseline = float(np.median(power[r >= np.quantile(r, 0.75)]))
-    return baseline, np.where(m.valid, filter_median(m, m.power) - baseline, 0.0)
+    return baseline, np.where(m.valid, filter_median(m.power) - baseline, 0.0)
 
 
 def predict_perfect_beams(model: BeamModel) -> list[Array]:
@@ -77,7 +107,11 @@ def predict_perfect_beams(model: BeamModel) -> list[Array]:
 
 
 def choose_start(
-    model: BeamModel, observation: Observation, found: Sequence[tuple[float, Array]], beams: Sequence[Array]
+    model: BeamModel,
+    observation: Observation,
+    found: Sequence[tuple[float, Array]],
+    beams: Sequence[Array],
+    filters: Sequence[MedianFilter],
 ) -> Array:
     """Choose the start point: the perfect dish with the flux and pointing of the maps, in coordinates.
 
@@ -92,6 +126,8 @@ def choose_start(
         Baseline and excess of each map: see `find_excess`.
     beams : sequence of ndarray
         Maps of the perfect dish: see `predict_perfect_beams`.
+    filters : sequence of MedianFilter
+        One for each map.
 
     Returns
     -------
@@ -100,10 +136,10 @@ def choose_start(
     maps, layout, basis = observation.maps, model.layout, model.instrument.basis
     flux = expected = 0.0
     baselines, excesses = zip(*found, strict=True)
-    for m, excess, beam in zip(maps, excesses, beams, strict=True):
+    for filter_median, excess, beam in zip(filters, excesses, beams, strict=True):
         bright = np.abs(excess) > 0.05 * np.abs(excess).max()
         flux += float(np.sum(np.abs(excess), where=bright))
-        expected += float(np.sum(np.abs(filter_median(m, beam))))
+        expected += float(np.sum(np.abs(filter_median(beam))))
     centroids = [_find_centroid(m, excess, observation) for m, excess in zip(maps, excesses, strict=True)]
     shift = np.mean(centroids, axis=0)
     tilt = 2 * math.pi * model.telescope.radius / model.wavelength * shift

@@ -3,8 +3,8 @@
 Primary header
     ======== ==== ===============================================================================
     OOFFIT        layout of this file, 4; read as well are layout 3, which lacks SIGMA_NOISE, SIGMA_MODEL,
-                  NOISE_COVARIANCE, APERTURE_ERROR and GAINLAST to COSTNEXT, and has the errors from the noise
-                  alone in SIGMA and COVARIANCE;
+                  NOISE_COVARIANCE, APERTURE_ERROR, ORDER_COEFFICIENTS and GAINLAST to COSTNEXT, and has the
+                  errors from the noise alone in SIGMA and COVARIANCE;
                   layout 2, which also lacks SURFACE_FOCUS, SCAN_TERMS and AMPORDER; and layout 1, which also
                   lacks BASIS and what follows it here
     ORIGIN        "ooftorch"
@@ -56,7 +56,8 @@ Extensions
         Images; of the free parameters, named PAR1, PAR2, ... in the header. The squares of SIGMA and of
         SIGMA_NOISE are on their diagonals.
     ORDERS
-        ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per order of the basis.
+        ORDER, OBJECTIV, CHI2RED, NFREE, NEVAL, SECONDS (s); a row per order of the basis. In the image
+        ORDER_COEFFICIENTS the coefficients of the surface (rad), a row per order.
     SURFACE_BASIS, SURFACE_GRAM
         Absent for Zernikes. NAME, ORDER and LABEL, a row per term, PISTON, XTILT and YTILT in the header; and
         the image of the matrix of the mean square phase over the dish (`SurfaceBasis.gram`).
@@ -211,6 +212,7 @@ def write_fit(result: FitResult, path: str | os.PathLike[str], overwrite: bool =
                 for field, (name, form) in _ORDERS.items()
             ],
         ),
+        *_make_order_coefficients(result),
         *_make_basis(result),
         *_make_focus(result),
         *_make_scan_terms(result),
@@ -267,6 +269,9 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
     )
     columns = (rows[name].tolist() for name in names)
     order_columns = {field: orders[name].tolist() for field, (name, _) in _ORDERS.items()}
+    of_orders: list[tuple[float, ...]] = [()] * len(orders)
+    if "ORDER_COEFFICIENTS" in hdus:
+        of_orders = [tuple(row) for row in hdus["ORDER_COEFFICIENTS"].data.tolist()]
     optional = {name: hdus.get(_IMAGES[name][0]) for name in ("normal_factor", "phase_error")}
     return FitResult(
         **fields,
@@ -279,8 +284,8 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
         covariance=copy_native(hdus["COVARIANCE"].data),
         maps=tuple(_read_map(hdus[f"MAP_{i}"]) for i in range(header["NMAPS"])),
         orders=tuple(
-            OrderFit(**dict(zip(order_columns, row, strict=True)))
-            for row in zip(*order_columns.values(), strict=True)
+            OrderFit(**dict(zip(order_columns, row, strict=True)), coefficients=coefficients)
+            for *row, coefficients in zip(*order_columns.values(), of_orders, strict=True)
         ),
         aperture=Aperture(
             axis=copy_native(hdus["APERTURE_AXIS"].data["X"]),
@@ -401,6 +406,11 @@ def _make_covariances(result: FitResult) -> list[Any]:
         for i, name in enumerate(result.free_names, 1):
             hdu.header[f"PAR{i}"] = (escape(name), f"parameter of row and column {i}")
     return hdus
+
+
+def _make_order_coefficients(result: FitResult) -> list[Any]:
+    rows = [o.coefficients for o in result.orders]
+    return [fits.ImageHDU(np.array(rows), name="ORDER_COEFFICIENTS")] if all(rows) else []
 
 
 def _make_basis(result: FitResult) -> list[Any]:

@@ -33,7 +33,7 @@ class Raster(NamedTuple):
         """Complex field of the dish pixels (..., n_pixels) on the whole raster (..., side, side, 2)."""
         # In two dimensions: index_copy on more is several times slower.
         flat = field.reshape(-1, field.shape[-1])
-        square = flat.new_zeros((len(flat), self.side**2)).index_copy(-1, self.positions, flat)
+        square = flat.new_zeros((len(flat), self.side**2)).index_copy_(-1, self.positions, flat)
         return torch.view_as_real(square.reshape(*field.shape[:-1], self.side, self.side))
 
 
@@ -130,7 +130,7 @@ class Propagation:
 
     def propagate_phase(self, change: Tensor) -> Tensor:
         """Change of the samples (..., n_samples) for a change of the phase (..., n_maps or 1, n_pixels)."""
-        return self._propagate_field(torch.complex(-self._field.imag * change, self._field.real * change))
+        return self._propagate_field((1j * self._field) * change)
 
     def propagate_log_amplitude(self, change: Tensor) -> Tensor:
         """Change of the samples (..., n_samples) for a change of the log amplitude (..., n_pixels)."""

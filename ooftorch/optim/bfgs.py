@@ -33,6 +33,8 @@ class Minimum(NamedTuple):
         Evaluations of value and gradient.
     stuck : bool Tensor, (b,)
         Whether the search ended because no further decrease was found, or at the limit of evaluations.
+    inverse_hessian : Tensor, (b, n, n)
+        Estimate at the end.
     """
 
     x: Tensor
@@ -40,6 +42,13 @@ class Minimum(NamedTuple):
     distance: Tensor
     n_eval: Tensor
     stuck: Tensor
+    inverse_hessian: Tensor
+
+    @property
+    def metric(self) -> Tensor:
+        """Estimate of the Hessian at the end, (b, n, n): to continue with."""
+        root = inverse_root(self.inverse_hessian)
+        return root @ root.mT
 
 
 @torch.no_grad()
@@ -81,7 +90,7 @@ def bfgs(
     members = torch.arange(len(x0), device=x0.device)
     value, gradient = fun(x0, members)
     searches = _Searches(x0, value, gradient, unwhiten, max_step)
-    x, value = x0.clone(), value.clone()
+    x, value, inverse_hessian = x0.clone(), value.clone(), torch.zeros_like(unwhiten)
     distance, n_eval, stuck = (
         torch.zeros_like(value),
         torch.ones_like(members),
@@ -95,11 +104,11 @@ def bfgs(
             done = members[mask]
             x[done], value[done] = searches.x[mask], searches.f[mask]
             distance[done] = torch.linalg.vector_norm(searches.whitened[mask], dim=-1)
-            n_eval[done] = trials
+            n_eval[done], inverse_hessian[done] = trials, searches.inverse_hessian[mask]
             stuck[done] = torch.as_tensor(~(searches.largest_gradient[ended] < gtol), device=x0.device)
             members = members[~mask]
             if not len(members):
-                return Minimum(x, value, distance, n_eval, stuck)
+                return Minimum(x, value, distance, n_eval, stuck, inverse_hessian)
             searches = searches.select(~ended)
         searches.update(*fun(searches.trial_points(), members))
         trials += 1
@@ -108,7 +117,7 @@ def bfgs(
 class _Searches:
     """Quasi-Newton iterations of several members, each at its own stage of its own line search.
 
-    Points x, values f, gradients g and inverse Hessians h are those of the last accepted step. The line
+    Points x, values f, gradients g and inverse Hessians are those of the last accepted step. The line
     search goes along p; `low` is the best step so far and `high` the other end of the bracket, infinite
     before there is one (Nocedal & Wright 2006, algorithms 3.5 and 3.6). Vectors are torch tensors on the
     device of x0; scalars of each member are in NumPy arrays, where operations on small arrays are faster.
@@ -128,7 +137,7 @@ class _Searches:
     def __init__(self, x: Tensor, f: Tensor, g: Tensor, unwhiten: Tensor, max_step: float) -> None:
         self.x, self.f, self.g = x, f, g
         self._unwhiten, self._max_step = unwhiten, max_step
-        self._h = unwhiten @ unwhiten.mT
+        self.inverse_hessian = unwhiten @ unwhiten.mT
         everyone = np.ones(len(x), dtype=bool)
         self._fresh, self.failed = everyone, ~everyone
         self._begin(everyone)
@@ -186,12 +195,13 @@ class _Searches:
         mask = None if which.all() else self._column(which)
         y = g - self.g if mask is None else torch.where(mask, g - self.g, 0.0)
         curvature = torch.linalg.vecdot(s, y)[:, None]
-        hy = _times(self._h, y)
+        hy = _times(self.inverse_hessian, y)
         yhy = torch.linalg.vecdot(y, hy)[:, None]
         # Without positive curvature along the step the inverse Hessian is left as it is.
         rho = torch.where(curvature > 1e-12 * yhy, 1 / curvature, 0.0)
         along = (rho + rho * rho * yhy) * s - rho * hy
-        self._h = self._h + along[:, :, None] * s[:, None, :] - (rho * s)[:, :, None] * hy[:, None, :]
+        change = along[:, :, None] * s[:, None, :] - (rho * s)[:, :, None] * hy[:, None, :]
+        self.inverse_hessian = self.inverse_hessian + change
         self._fresh = self._fresh & ~which
         self.x = self.x + s
         self.f = f if mask is None else torch.where(mask[:, 0], f, self.f)
@@ -202,9 +212,9 @@ class _Searches:
         """Begin a line search of these members, those in `reset` with the first inverse Hessian again."""
         if reset is not None:
             first = self._unwhiten @ self._unwhiten.mT
-            self._h = torch.where(self._column(reset)[..., None], first, self._h)
+            self.inverse_hessian = torch.where(self._column(reset)[..., None], first, self.inverse_hessian)
             self._fresh = self._fresh | reset
-        p = -_times(self._h, self.g)
+        p = -_times(self.inverse_hessian, self.g)
         self.whitened = _times(self._unwhiten.mT, self.g)
         scalars = [self.f, torch.linalg.vecdot(self.g, p), p.abs().amax(-1), self.whitened.abs().amax(-1)]
         f, slope, longest, self.largest_gradient = torch.stack(scalars).cpu().numpy()

@@ -35,7 +35,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
     they amount to, rms over the dish. `scan_terms` has the rms of each error of scan lines that was
     integrated out, map by map, in its `unit`: "peak" of the maps, "" (relative) or "beam". `truth` compares
     the fit of simulated maps with what was simulated (`compare_with_truth`), and is None where the truth is
-    not known.
+    not known. Of each order `bic` and what follows it: see `OrderView`.
 
     Parameters
     ----------
@@ -101,12 +101,28 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "phase_error_refocused_rad": result.phase_error_refocused,
             "surface_rms_refocused_um": 1e6 * half_path(result.phase_rms_refocused, result.wavelength),
             "pointing_arcsec": {"dx": x, "dy": y},
-            "orders": [asdict(o) for o in result.orders],
+            "orders": [_order_numbers(result, i) for i in range(len(result.orders))],
             "notes": result.notes,
             "truth": compare_with_truth(result),
             "seconds": {name: times.get(name) for name in ("read", "fit", "write", "total")},
         }
     )
+
+
+def _order_numbers(result: "FitResult", number: int) -> dict[str, Any]:
+    numbers = asdict(result.orders[number])
+    views = result.order_views
+    if views:
+        view = views[number]
+        numbers |= {
+            "bic": view.bic,
+            "phase_rms_rad": view.phase_rms,
+            "phase_error_rad": view.phase_error,
+            "phase_change_rad": view.change,
+            "focus_shift_mm": 1e3 * view.focus_shift,
+            "pointing_arcsec": dict(zip(("dx", "dy"), (p / ARCSEC for p in view.pointing), strict=True)),
+        }
+    return numbers
 
 
 def _map_numbers(result: "FitResult", number: int) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def report(result: "FitResult", orders: bool = True) -> str:
         _other_parameters(result),
         _map_table(result),
         *_pointing_table(result),
+        *_order_table(result),
         _main_numbers(result),
         [*_line("VERDICT", word), *(line for reason in reasons for line in _wrapped(reason, "  - "))],
     ]
@@ -194,6 +195,24 @@ def _pointing_table(result: "FitResult") -> list[list[str]]:
         cells = [f"{p.value / ARCSEC:+10.3f} {_sigma(p, 1 / ARCSEC):>8}" for p in pair]
         beams = math.hypot(*(p.value for p in pair)) / result.beam
         rows.append(" ".join([f"{1e3 * m.dz:+7.4g}", *cells, f"{beams:7.3f}"]))
+    return [rows]
+
+
+def _order_table(result: "FitResult") -> list[list[str]]:
+    """Return what each order says of the telescope; nothing where that is not known."""
+    views = result.order_views
+    if not views:
+        return []
+    rows = [
+        f"{'order':>5} {'chi2/dof':>9} {'BIC':>9} {'phase/rad':>10} {'+-':>8} {'change':>7} {'focus/mm':>9} "
+        f"{'DX/arcsec':>10} {'DY/arcsec':>10}"
+    ]
+    for v in views:
+        x, y = (p / ARCSEC for p in v.pointing)
+        rows.append(
+            f"{v.order:5d} {v.chi2_reduced:9.4g} {v.bic:9.4g} {v.phase_rms:10.3f} {v.phase_error:8.2g} "
+            f"{v.change:7.3f} {1e3 * v.focus_shift:+9.3g} {x:+10.3g} {y:+10.3g}".replace("nan", "  -")
+        )
     return [rows]
 
 

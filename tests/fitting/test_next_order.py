@@ -97,3 +97,26 @@ def test_derivatives_by_any_phase_and_amplitude_are_those_of_the_terms():
     found = at.differentiate(terms[[7]], terms[[4]])
     expected = at.jacobian([model.layout.index("z7"), model.layout.index("a4")])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_each_order_is_told_with_what_it_says():
+    result = ooftorch.fit(simulate(3), order=4, n=96)
+    views = result.order_views
+    assert [v.order for v in views] == [1, 2, 3, 4]
+    last = views[-1]
+    assert (last.phase_rms, last.phase_error) == pytest.approx((result.phase_rms, result.phase_error))
+    assert last.focus_shift == pytest.approx(result.focus_shift[0])
+    assert min(views, key=lambda v: v.bic).order == 3
+    # Held terms take error away, and tilts alone are no shape.
+    errors = [v.phase_error for v in views]
+    assert errors == sorted(errors)
+    assert (views[0].phase_rms, views[0].focus_shift) == (0, 0)
+    assert views[0].phase_error < 1e-6
+    below, above = (np.array(o.coefficients) for o in result.orders[1:3])
+    d = above - below
+    assert views[2].change == pytest.approx(math.sqrt(d @ result.gram @ d))
+    tilt = result.wavelength / (2 * math.pi * 50) * above[2]
+    assert views[2].pointing[0] == pytest.approx(tilt)
+    told = ooftorch.summary(result)["orders"][2]
+    assert told["bic"] == 0
+    assert told["pointing_arcsec"]["dx"] == pytest.approx(np.rad2deg(tilt) * 3600)

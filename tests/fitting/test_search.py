@@ -149,7 +149,9 @@ def test_the_exact_model_decides_between_close_minima(monkeypatch):
         value = torch.tensor(objectives[len(seen)], dtype=torch.float64)
         seen.append((level, rows_.tolist()))
         assert len(value) == len(start_)
-        return Minima(start_, value, torch.zeros(len(value)), torch.full((len(value),), 10 ** len(seen)))
+        metric = 1e4 * torch.eye(len(layout_.free), dtype=torch.float64).repeat(len(value), 1, 1)
+        n_eval = torch.full((len(value),), 10 ** len(seen))
+        return Minima(start_, value, torch.zeros(len(value)), n_eval), metric
 
     monkeypatch.setattr(search_module, "_descend", descend)
     found = join(finish(setup, rows, ends, numbers, Tally()))
@@ -167,7 +169,8 @@ def search_with(monkeypatch, *objectives):
     levels, layout, start = problem(Gaussian(), seeds=(0, 1, 2), order=2)
     calls = []
 
-    def approach(levels, layout, rows, start, progress, gtol):
+    def approach(levels, layout, rows, start, progress, gtol, fit_noise):
+        assert fit_noise
         value = torch.as_tensor(objectives[len(calls)], dtype=torch.float64)
         calls.append((rows.tolist(), start))
         assert len(value) == len(rows) == len(start)

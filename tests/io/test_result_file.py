@@ -58,7 +58,10 @@ def made(seed=0, **changes):
         "parameters": parameters,
         "covariance": rng.standard_normal((n_free, n_free)),
         "maps": tuple(maps),
-        "orders": (OrderFit(2, 3.5, math.nan, 9, 44, 0.1 + 0.2), OrderFit(3, 1 / 3, 1.5, 11, 33, 2e-9)),
+        "orders": (
+            OrderFit(2, 3.5, math.nan, 9, 44, 0.1 + 0.2, tuple(rng.standard_normal(10).tolist())),
+            OrderFit(3, 1 / 3, 1.5, 11, 33, 2e-9, (-0.0, 5e-324, *rng.standard_normal(8).tolist())),
+        ),
         "aperture": Aperture(axis, phase, *rng.uniform(size=(2, 9, 9)), 3.3, *rng.uniform(1, 2, (2, 9, 9))),
         "notes": ("first thing", "", "one " * 40, "two\nlines"),
         "seconds": 12.345678901234567,
@@ -127,9 +130,18 @@ def test_every_field_comes_back_exactly(file):
         {"stop_radius": None, "good_surface_rms": None, "robust": False},
         {"aperture": dataclasses.replace(made().aperture, normal_factor=None)},
         {"orders": made().orders[:1], "maps": made().maps[:2], "scan_terms": ()},
+        {"orders": tuple(dataclasses.replace(o, coefficients=()) for o in made().orders)},
         {"amplitude_order": 0, "scan_terms": (), "focus": None, "noise_covariance": None},
     ],
-    ids=["no notes", "no truth", "no limits", "no focal length", "fewer", "nothing taken up"],
+    ids=[
+        "no notes",
+        "no truth",
+        "no limits",
+        "no focal length",
+        "fewer",
+        "no coefficients of orders",
+        "nothing taken up",
+    ],
 )
 def test_less_comes_back_exactly_too(tmp_path, changes):
     result = made(1, **changes)
@@ -188,6 +200,7 @@ def test_a_result_of_layout_3_still_reads():
     assert result.phase_error == pytest.approx(told["phase_error_rad"], rel=1e-12)
     assert result.noise_covariance is result.aperture.phase_error is None
     assert "rad rms, from the noise alone" in ooftorch.report(result)
+    assert result.order_views == ()
     now = ooftorch.summary(result)
     assert now["phase_error_noise_rad"] is now["parameters"]["z4"]["sigma_noise"] is None
     same = ("verdict", "reasons", "truth", "focus_shift_mm", "scan_terms", "maps")

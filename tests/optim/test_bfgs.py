@@ -86,6 +86,27 @@ def test_whitened_quadratic_is_round():
     assert int(good.n_eval) < 5 < 10 < int(plain.n_eval)
 
 
+def test_a_descent_goes_on_with_the_metric_of_the_last():
+    """Nearer to the Hessian than the first: not that one again, nor the inverse, nor another member's."""
+    rng = np.random.default_rng(3)
+    q, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    hessian = double([q @ np.diag(10.0 ** np.linspace(-1, 2, 6)) @ q.T, np.diag([5.0, 4, 3, 2, 1, 0.5])])
+    minimum = double(rng.normal(size=(2, 6)))
+
+    def fun(x, members):
+        away = x - minimum[members]
+        gradient = (hessian[members] @ away[..., None])[..., 0]
+        return 0.5 * (away * gradient).sum(-1), gradient
+
+    first = bfgs(fun, torch.zeros_like(minimum), unit(2, 6), gtol=1e-6)
+    assert int(first.n_eval[0]) != int(first.n_eval[1])
+    torch.testing.assert_close(first.metric @ first.inverse_hessian, unit(2, 6), rtol=0, atol=1e-6)
+    start, minimum = minimum, minimum + double(rng.normal(size=(2, 6)))
+    again = bfgs(fun, start, first.metric, gtol=1e-3)
+    afresh = bfgs(fun, start, unit(2, 6), gtol=1e-3)
+    assert (2 * again.n_eval < afresh.n_eval).all()
+
+
 def test_gtol_is_in_standard_deviations():
     """Scaling the problem changes neither the path nor where it stops, in units of its own error bars."""
     ends, counts = [], []
