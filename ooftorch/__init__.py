@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ooftorch.device import OO as OO
     from ooftorch.errors import InputError as InputError
+    from ooftorch.errors import StopFit as StopFit
     from ooftorch.fitting.bootstrap import resample as resample
     from ooftorch.fitting.fitter import fit as fit
     from ooftorch.fitting.fitter import fit_many as fit_many
@@ -58,6 +59,7 @@ _HOMES = {
     "Receiver": "optics.receiver",
     "ScipyOptimizer": "optim.scipy_optimizer",
     "Simulator": "simulation.simulator",
+    "StopFit": "errors",
     "Telescope": "optics.telescope",
     "fit": "fitting.fitter",
     "fit_many": "fitting.fitter",

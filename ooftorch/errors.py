@@ -1,6 +1,6 @@
-"""The exception for input that cannot be used, and what keeps its message to one line."""
+"""The exceptions: input that cannot be used, in one line, and a fit that is to end."""
 
-__all__ = ["InputError", "shorten"]
+__all__ = ["InputError", "StopFit", "shorten"]
 
 # Longest message, characters: what is in the middle of a longer one is left out.
 _LONGEST = 300
@@ -42,3 +42,11 @@ class InputError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(shorten(message, _LONGEST))
+
+
+class StopFit(Exception):
+    """Raised by the progress callback of a fit to end it with the best result so far.
+
+    The result is marked as interrupted. Where no order has been fitted yet the exception comes out of the fit
+    again.
+    """

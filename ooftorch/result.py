@@ -255,6 +255,8 @@ class FitResult:
         Whether the fit stopped within 0.01 standard deviations of a minimum.
     message : str
         Reason why it stopped.
+    interrupted : bool
+        Whether it was ended before its time: terms above the last of `orders` are zero.
     objective : float
         Negative log-posterior at the solution, natural units.
     chi2_reduced : float
@@ -332,6 +334,7 @@ class FitResult:
     amplitude_order: int = 0
     scan_terms: tuple[ScanTerm, ...] = ()
     focus: np.ndarray | None = field(default=None, repr=False)
+    interrupted: bool = False
     noise_covariance: np.ndarray | None = field(default=None, repr=False)
     order_evidence: OrderEvidence = _UNKNOWN
     causes: tuple[Cause, ...] = ()

@@ -219,14 +219,12 @@ def build(problem: Problem, power: torch.Tensor, layout: Layout, oo: OO) -> Reso
 def go_down(levels: Resolutions, layout: Layout, start: torch.Tensor) -> search.Minima:
     """The package's search from one start for each row of data."""
     rows = torch.arange(len(start), device=start.device)
-    minima, numbers, _ = search.search(levels, layout, rows, [start], silent)
-    minima, _ = search.settle(levels, layout, rows[numbers], minima, silent)
+    minima, numbers, _ = search.search(levels, layout, rows, [start], search.Silence())
+    minima, _ = search.settle(levels, layout, rows[numbers], minima, search.Silence())
     lowest = [search.sort_lowest_first(minima, numbers, i)[0] for i in range(len(rows))]
-    return search.polish(levels, layout, rows, search.Minima(*(t[lowest] for t in minima)), silent)[0]
-
-
-def silent(members: int, objective: float) -> None:
-    """Report no progress."""
+    return search.polish(levels, layout, rows, search.Minima(*(t[lowest] for t in minima)), search.Silence())[
+        0
+    ]
 
 
 class Ours:

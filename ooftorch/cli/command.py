@@ -1,17 +1,20 @@
 """The `ooftorch` command: the list of its commands, each loaded when it is called, and the exit status.
 
-Exit status: 0 done, 1 the fit did not converge (results are written), 2 the input cannot be used or the
-results cannot be written, 130 interrupted. With the last two no files are written.
+Exit status: 0 done; 1 the fit did not converge (results are written); 2 the input cannot be used, or the
+results or standard output cannot be written; 130 and 143 interrupted by Ctrl-C (SIGINT) and by SIGTERM. One
+line on standard error says what is written after an interrupt: the best result so far of a fit, or nothing.
 """
 
 import gc
 import importlib
 import os
+import signal
 import sys
 
 import click
 
 from ooftorch import __version__
+from ooftorch.cli.signals import Interrupted, raise_interrupts
 from ooftorch.errors import InputError, shorten
 
 __all__ = ["COMMANDS", "main"]
@@ -56,20 +59,28 @@ def main() -> None:
     # Imports allocate much and free little: at Python's own thresholds, looking for garbage after every 700
     # objects, they take an eighth longer.
     gc.set_threshold(100_000, 50, 100)
+    # Where one is closed (`>&-`) Python has None, which libraries do not expect.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         arguments = sys.argv[1:] or ["--help"]
-        sys.exit(_ooftorch.main(arguments, prog_name="ooftorch", standalone_mode=False) or 0)
+        with raise_interrupts():
+            sys.exit(_ooftorch.main(arguments, prog_name="ooftorch", standalone_mode=False) or 0)
     except InputError as error:
         message = str(error)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ooftorch"
         message = f"{shorten(error.format_message(), 200)} See {command} --help."
-    except OSError as error:  # from a path that cannot even be looked up
-        message = f"{shorten(error.filename, 200)}: {error.strerror}; give another path"
+    except OSError as error:  # from a path that cannot even be looked up, or from standard output
+        message = str(error)
+        if error.filename:
+            message = f"{shorten(error.filename, 200)}: {error.strerror}; give another path"
     except MemoryError:
         message = "not enough memory for this; ask for less, or give it more"
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         click.echo("ooftorch: interrupted; nothing was written", err=True)
-        sys.exit(130)
+        cause = error.__cause__ or error  # click makes an Abort of a KeyboardInterrupt
+        sys.exit(128 + (cause.number if isinstance(cause, Interrupted) else signal.SIGINT))
     click.echo(f"ooftorch: {message}", err=True)
     sys.exit(2)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ooftorch.cli.text import parse_assignment, print_text
+from ooftorch.cli.signals import Interrupted, Interrupts, hold_interrupts
+from ooftorch.cli.text import Output, parse_assignment
+from ooftorch.errors import InputError, StopFit
 from ooftorch.files import check_new_directory, whole_directory
 from ooftorch.reporting.drawing import PICTURES, prepare_drawing
 
@@ -86,9 +88,10 @@ def command(
     """Fit the surface to the beam maps in OBS (FITS, or an observation .toml).
 
     The report is printed as soon as the fit has ended; then summary.json, fit.fits, aperture.png and
-    beams.png are written.
+    beams.png are written. Ctrl-C ends the fit with the best result so far, and again at once with nothing.
     """
     begin = time.perf_counter()
+    output = Output()
     highest = int(order) if re.fullmatch(r"[+-]?[0-9]{1,4000}", order) else order
     fixed = dict(parse_assignment(text, "--fix", "sigma=0.6") for text in fix)
     with prepare_drawing() as draw:  # first: its imports take as long as those below
@@ -101,37 +104,45 @@ def command(
         observation = io.read(obs)
         check_new_directory(_results_directory(obs, out), overwrite)  # now, and not only after a long fit
         read = time.perf_counter()
-        with _progress(highest, quiet=as_json) as progress:
-            result = fitter.fit(
-                observation,
-                telescope,
-                order=highest,
-                likelihood=likelihood,
-                illumination=illumination,
-                amplitude_order=amplitude_order,
-                nuisance=nuisance,
-                device=device,
-                free=free,
-                fixed=fixed,
-                progress=progress,
-            )
-        fitted = time.perf_counter()
-        if not as_json:
-            print_text(f"\n{report(result, orders=False)}")
-        target = _results_directory(obs, out)
-        with whole_directory(target, overwrite) as directory:
-            with draw(result, directory):
-                write_fit(result, directory / "fit.fits")
-            end = time.perf_counter()
-            seconds = {
-                "read": read - begin,
-                "fit": fitted - read,
-                "write": end - fitted,
-                "total": end - begin,
-            }
-            text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
-            (directory / "summary.json").write_text(text + "\n")
-    print_text(text if as_json else f"\nwritten to {target}/: {', '.join(_FILES)}")
+        with hold_interrupts() as interrupts:
+            with _progress(highest, as_json, output, interrupts) as progress:
+                try:
+                    result = fitter.fit(
+                        observation,
+                        telescope,
+                        order=highest,
+                        likelihood=likelihood,
+                        illumination=illumination,
+                        amplitude_order=amplitude_order,
+                        nuisance=nuisance,
+                        device=device,
+                        free=free,
+                        fixed=fixed,
+                        progress=progress,
+                    )
+                except StopFit:  # before there was a result
+                    raise Interrupted(interrupts.number or 0) from None
+            fitted = time.perf_counter()
+            if not as_json:
+                output.print(f"\n{report(result, orders=False)}")
+            target = _results_directory(obs, out)
+            with whole_directory(target, overwrite) as directory:
+                with draw(result, directory):
+                    write_fit(result, directory / "fit.fits")
+                end = time.perf_counter()
+                seconds = {
+                    "read": read - begin,
+                    "fit": fitted - read,
+                    "write": end - fitted,
+                    "total": end - begin,
+                }
+                text = json.dumps(summary(result, seconds), indent=1, allow_nan=False)
+                (directory / "summary.json").write_text(text + "\n")
+    output.print(text if as_json else f"\nwritten to {target}/: {', '.join(_FILES)}")
+    if output.error is not None:
+        raise InputError(f"{output.error}; the results are in {target}")
+    if interrupts.number is not None:
+        return 128 + interrupts.number
     return 0 if result.converged else 1
 
 
@@ -146,8 +157,13 @@ def _results_directory(obs: str, out: str | None) -> Path:
 
 
 @contextmanager
-def _progress(order: int | str, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
-    """Yield a progress callback that prints a row per order, and draws a bar on a terminal."""
+def _progress(
+    order: int | str, quiet: bool, output: Output, interrupts: Interrupts
+) -> "Iterator[Callable[[Progress], None]]":
+    """Yield a progress callback that prints a row per order, and draws a bar on a terminal.
+
+    After an interrupt it ends the fit.
+    """
     from tqdm import tqdm
 
     from ooftorch.reporting.text import order_header, order_line
@@ -164,13 +180,15 @@ def _progress(order: int | str, quiet: bool) -> "Iterator[Callable[[Progress], N
         if step.finished is None:
             bar.set_postfix_str(f"{step.n_eval} evaluations, objective {step.objective:.6g}", refresh=False)
             bar.update(0)
+            interrupts.check()
             return
         bar.update(1)
         if not quiet:
             with tqdm.external_write_mode(file=sys.stdout):
                 if step.order == 1:
-                    print_text(order_header())
-                print_text(order_line(step.finished))
+                    output.print(order_header())
+                output.print(order_line(step.finished))
+        interrupts.check()
 
     with bar:
         yield progress

@@ -8,7 +8,7 @@ import click
 
 from ooftorch.errors import InputError
 
-__all__ = ["parse_assignment", "parse_numbers", "print_text"]
+__all__ = ["Output", "parse_assignment", "parse_numbers", "print_text"]
 
 
 def parse_assignment(text: str, option: str, example: str) -> tuple[str, float]:
@@ -75,8 +75,37 @@ def _finite(*words: str) -> list[float]:
 
 
 def print_text(text: str) -> None:
-    """Print and flush; if the reader of standard output has gone (`| head`), print nothing from then on."""
+    """Print and flush; if the reader of standard output has gone (`| head`), print nothing from then on.
+
+    Raises
+    ------
+    InputError
+        If standard output cannot be written for another reason, such as a full disk.
+    """
     try:
         click.echo(text)
-    except BrokenPipeError:
+    except OSError as error:
+        # What is left in its buffer must not fail again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise InputError(f"standard output cannot be written ({error.strerror})") from None
+
+
+class Output:
+    """Prints as long as that is possible: a fit goes on without, and its results are written.
+
+    Attributes
+    ----------
+    error : InputError or None
+        Why it could not print.
+    """
+
+    def __init__(self) -> None:
+        self.error: InputError | None = None
+
+    def print(self, text: str) -> None:
+        """Print and flush, as `print_text`."""
+        try:
+            print_text(text)
+        except InputError as error:
+            self.error = error

@@ -279,7 +279,7 @@ class _Trials:
         if start is not None:
             known = {name: v for name, v in start.items() if name in setup.layout.names and name != "noise"}
             u = u.new_tensor(setup.layout.coordinates(known))[None]
-        found = search.approach(levels, setup.layout, rows, u, lambda *_: None, _NEAR, max_eval=_MAX_EVAL)
+        found = search.approach(levels, setup.layout, rows, u, search.Silence(), _NEAR, max_eval=_MAX_EVAL)
         u = found.coordinates
         with torch.no_grad():
             predicted = level.model.split(level.model(u)[0].cpu().numpy())

@@ -39,6 +39,10 @@ class Fitted(NamedTuple):
         Of the exact model.
     widths : ndarray, (n_maps, n_terms)
         Of the priors of the terms of scan lines.
+    interrupted : bool
+        Whether the fit was ended before its time.
+    notes : tuple of str
+        On what happened during the fit.
     """
 
     layout: Layout
@@ -50,6 +54,8 @@ class Fitted(NamedTuple):
     orders: tuple[OrderFit, ...]
     posterior: Posterior
     widths: np.ndarray
+    interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(setup: Setup, fits: Sequence[Refined], rows: Tensor, order: int, seconds: float) -> list[Fitted]:

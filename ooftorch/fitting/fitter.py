@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ooftorch.errors import StopFit
 from ooftorch.fitting.causes import find_causes
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import NoiseModel
@@ -86,7 +87,8 @@ def fit(
     n, oversample : int, float, optional
         Aperture raster (see `Pixels`); n by default 256, or more for maps that reach farther out.
     progress : callable, optional
-        Called with a `Progress` after every evaluation and every order.
+        Called with a `Progress` after every evaluation and every order. If it raises `StopFit`, the fit ends
+        with the best result so far, marked as interrupted.
 
     Returns
     -------
@@ -97,6 +99,8 @@ def fit(
     InputError
         If the observation cannot be fitted, the telescope is unknown or not given, a name is unknown, or
         there are more parameters than samples.
+    StopFit
+        If `progress` raised it before the first order was finished.
     """
     options = FitOptions(
         order=order,
@@ -145,6 +149,9 @@ def fit_many(
     ------
     InputError
         As `fit`, or if the observations are not of the same shape; the message names the first that differs.
+    StopFit
+        If `progress` raised it and some of the observations had not finished an order; it goes on through
+        them in batches.
     """
     observations = list(observations)
     return _fit(observations, telescope, FitOptions(**options), progress) if observations else []
@@ -172,10 +179,10 @@ def _choose_orders(
     options: FitOptions,
     progress: Callable[[Progress], None] | None,
 ) -> list[FitResult]:
-    """Fit each observation with the order that it asks for."""
+    """Fit each observation with the order that it asks for; if that is stopped, with the order before it."""
     results = _fit_order(observations, telescope, replace(options, order=None), progress)
     tried = [{result.order} for result in results]
-    while isinstance(options.basis, str):
+    while isinstance(options.basis, str) and not any(result.interrupted for result in results):
         asked: dict[int, list[int]] = {}
         for i, result in enumerate(results):
             order = result.recommended_order
@@ -185,11 +192,24 @@ def _choose_orders(
             break
         for order, numbers in asked.items():
             some = [observations[i] for i in numbers]
-            fits = _fit_order(some, telescope, replace(options, order=order), progress)
+            try:
+                fits = _fit_order(some, telescope, replace(options, order=order), progress)
+            except StopFit:
+                fits = []
+            if not fits or any(fit.interrupted for fit in fits):
+                return [
+                    _interrupt(result, order) if i in numbers else result for i, result in enumerate(results)
+                ]
             for i, result in zip(numbers, fits, strict=True):
                 results[i] = result
                 tried[i].add(order)
     return results
+
+
+def _interrupt(result: FitResult, order: int) -> FitResult:
+    """Mark a result as one that a fit of another order was to replace."""
+    message = f"interrupted; this is order {result.order}, and order {order} was on the way"
+    return replace(result, interrupted=True, converged=False, message=message)
 
 
 def _fit_order(
@@ -224,7 +244,10 @@ def _fit_alike(
         for fitted in fit_orders(setup, some, progress)
     ]
     results = [build_result(setup, row, fitted) for row, fitted in enumerate(found)]
-    return [replace(r, causes=find_causes(setup, row, r, options)) for row, r in enumerate(results)]
+    return [
+        r if r.interrupted else replace(r, causes=find_causes(setup, row, r, options))
+        for row, r in enumerate(results)
+    ]
 
 
 def _choose_batch_size(setup: Setup) -> int:

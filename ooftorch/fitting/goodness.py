@@ -67,7 +67,7 @@ def compute_chi2(
     """
     if not errors_known:
         per_map = samples.errors.new_tensor(noises)
-        samples = samples._replace(errors=per_map[samples.map])
+        samples = samples._replace(errors=per_map[samples.map] * samples.errors)
     if not bool((samples.errors > 0).all()):
         return math.nan
     return float(noise.whitening(samples).whiten(residuals.clone()).square().sum())

@@ -79,15 +79,17 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         )
     ]
     n_data = int(posterior.samples.valid.sum())
-    converged = fitted.distance < _CONVERGED
-    if converged:
+    converged = fitted.distance < _CONVERGED and not fitted.interrupted
+    last, basis = fitted.orders[-1], model.instrument.basis
+    if fitted.interrupted:
+        message = f"interrupted; this is order {last.order} of {basis.order}, as far as it had come"
+    elif converged:
         message = f"at a minimum to within {fitted.distance:.1g} standard deviations"
     else:
         message = (
             f"stopped {fitted.distance:.1g} standard deviations from a minimum: nothing lower found in the "
             "evaluations allowed"
         )
-    last = fitted.orders[-1]
     illumination = model.instrument.illumination
     stop_radius = estimates["radius"].value if illumination.has_edge else None
     return FitResult(
@@ -98,7 +100,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         object=observation.object,
         date_obs=observation.date_obs,
         wavelength=observation.wavelength,
-        order=last.order,
+        order=basis.order,
         converged=converged,
         message=message,
         objective=last.objective,
@@ -113,7 +115,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         maps=tuple(maps),
         orders=fitted.orders,
         aperture=_build_aperture(model, u, surface),
-        notes=setup.notes(row),
+        notes=(*setup.notes(row), *fitted.notes),
         seconds=seconds,
         basis=basis,
         robust=levels.likelihood.robust,
@@ -126,6 +128,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
             for term, rms in zip(setup.terms, fitted.widths.T, strict=True)
             if rms.any()
         ),
+        interrupted=fitted.interrupted,
         focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
         order_evidence=_judge_orders(layout, u, covariance / scale, wider, basis, n_data / excess, excess),
     )

@@ -78,10 +78,23 @@ class Samples(NamedTuple):
         )
 
 
-def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
-    """Collect the samples of observations of the same shape as tensors; errors are 1 if none are known.
+def collect_samples(
+    observations: Sequence[Observation],
+    oo: OO,
+    errors: Sequence[NDArray] | None = None,
+    lines: Sequence[ScanLines | None] | None = None,
+) -> Samples:
+    """Collect the samples of observations of the same shape as tensors.
 
-    Directions and scan lines are those of the first.
+    Parameters
+    ----------
+    observations : sequence of Observation
+        Directions are those of the first.
+    oo : OO
+    errors : sequence of ndarray, optional
+        Relative errors of the samples of each map, where none are known; 1 by default.
+    lines : sequence of ScanLines or None, optional
+        Scan lines of each map; by default those of the first observation.
     """
     maps = observations[0].maps
     known = has_errors(maps)
@@ -90,11 +103,14 @@ def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
         return oo(np.stack([np.concatenate([column(m) for m in o.maps]) for o in observations]))
 
     timed = all(m.time is not None for o in observations for m in o.maps)
-    line, phase = _number_lines(maps)
+    line, phase = _number_lines(maps, [find_lines(m) for m in maps] if lines is None else lines)
+    relative = np.concatenate([np.ones(m.power.size) for m in maps] if errors is None else errors)
     x, y = (oo(np.concatenate(axis)) for axis in zip(*map(find_directions, maps), strict=True))
     return Samples(
         power=stack(lambda m: np.where(m.valid, m.power, 0.0)),
-        errors=stack(lambda m: np.where(m.valid, m.sigma, 1.0) if known else np.ones(m.power.size)),
+        errors=stack(lambda m: np.where(m.valid, m.sigma, 1.0))
+        if known
+        else oo(np.stack([relative] * len(observations))),
         valid=stack(lambda m: m.valid),
         map=torch.repeat_interleave(torch.arange(len(maps)), torch.tensor([m.power.size for m in maps])).to(
             oo.device
@@ -107,11 +123,12 @@ def collect_samples(observations: Sequence[Observation], oo: OO) -> Samples:
     )
 
 
-def _number_lines(maps: Sequence[BeamMap]) -> tuple[NDArray[np.int64], NDArray] | tuple[None, None]:
+def _number_lines(
+    maps: Sequence[BeamMap], of_maps: Sequence[ScanLines | None]
+) -> tuple[NDArray[np.int64], NDArray] | tuple[None, None]:
     """Scan line of each sample, counted through all maps, and time within it; None if no map has lines."""
     numbers, phases, n = [], [], 0
-    for m in maps:
-        lines = find_lines(m)
+    for m, lines in zip(maps, of_maps, strict=True):
         if lines is None:
             lines = ScanLines(np.full(m.power.size, -1), np.zeros(m.power.size))
         numbers.append(np.where(lines.number < 0, -1, lines.number + n))

@@ -4,14 +4,15 @@ Each row of a batch is an independent fit. `search` finds candidates, `settle` a
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ooftorch.fitting.absorption import Absorption
+from ooftorch.fitting.finiteness import Watch
 from ooftorch.fitting.likelihood import Student
 from ooftorch.fitting.resolution import Level, Resolutions
 from ooftorch.optics.parameters import Layout
@@ -20,6 +21,7 @@ from ooftorch.optim.bfgs import bfgs
 __all__ = [
     "SAME_PLACE",
     "Minima",
+    "Silence",
     "approach",
     "estimate_noise",
     "find_close",
@@ -49,8 +51,25 @@ SAME_PLACE = 1.0
 # Largest number of pairs of random restarts, and the standard deviation of their coefficients, radians.
 _RESTARTS, _RESTART_SIZE = 8, 0.8
 
-Progress = Callable[[int, float], None]
-"""Called at every evaluation with the number of fits evaluated, and the objective of the first of them."""
+
+class Progress(Protocol):
+    """What is told of every evaluation."""
+
+    def __call__(self, members: int, objective: float) -> None:
+        """Take the number of fits evaluated, and the objective of the first of them."""
+
+    def blame(self, row: int, name: str) -> None:
+        """Take the number of an observation whose objective was not finite, and the parameter responsible."""
+
+
+class Silence:
+    """A `Progress` that tells nobody."""
+
+    def __call__(self, members: int, objective: float) -> None:
+        """Do nothing."""
+
+    def blame(self, row: int, name: str) -> None:
+        """Do nothing."""
 
 
 class Minima(NamedTuple):
@@ -431,9 +450,13 @@ def _descend(
     if metric is None:
         metric = levels.metric(layout, rows, start, absorption)
 
+    watch = Watch(posterior.value_and_gradient, x)
+
     def fun(x: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = posterior.value_and_gradient(x, members)
         progress(len(members), float(value[0]))
+        for member, i in watch.check(x, members, value, gradient):
+            progress.blame(int(rows[member]), layout.parameters[layout.free[i]].name)
         return value, gradient
 
     found = bfgs(fun, x, metric, gtol=gtol, max_eval=max_eval)

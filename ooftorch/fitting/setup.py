@@ -13,6 +13,7 @@ from ooftorch.errors import InputError
 from ooftorch.fitting import likelihood as likelihoods
 from ooftorch.fitting import noise_model as noise_models
 from ooftorch.fitting.alternatives import describe_reliance, find_symmetries
+from ooftorch.fitting.cells import average_dense
 from ooftorch.fitting.likelihood import Likelihood
 from ooftorch.fitting.noise_model import IndependentNoise, NoiseModel
 from ooftorch.fitting.resolution import Resolutions, build_resolutions
@@ -135,6 +136,10 @@ def set_up(
     one = observations[0]
     telescope = _choose_telescope(one, telescope)
     coarse_steps = options.likelihood == "auto" and all(map(is_recorded_in_steps, observations))
+    dense = average_dense(observations, one.wavelength / (2 * telescope.radius))
+    if dense is not None:
+        observations = dense.observations
+        one = observations[0]
     likelihood = likelihoods.choose("gaussian" if coarse_steps else options.likelihood)
     noise = noise_models.choose(options.noise)
     terms = choose_terms(options.nuisance)
@@ -182,7 +187,8 @@ def set_up(
     layout = layout.with_held(name for names in bends for name in names)
     layout = layout.with_free(options.free).with_fixed(options.fixed or {})
     _check_free(layout, likelihood.search_values, basis, n_data)
-    maps = [MapGeometry(m.dz, *find_directions(m), find_smear(m)) for m in one.maps]
+    smears = [find_smear(m) for m in one.maps] if dense is None else dense.smears
+    maps = [MapGeometry(m.dz, *find_directions(m), s) for m, s in zip(one.maps, smears, strict=True)]
     n = options.n
     if n is None:
         directions = [(m.x, m.y) for m in maps]
@@ -204,10 +210,16 @@ def set_up(
             oo=oo,
         )
 
-    samples = collect_samples(observations, oo)
+    given_with = () if dense is None else (dense.errors, dense.lines)
+    samples = collect_samples(observations, oo, *given_with)
     levels = build_resolutions(build_model, maps, samples, likelihood, noise, n, options.oversample)
     model = levels.exact.model
     beams = predict_perfect_beams(model)
+    if not all(np.isfinite(beam).all() for beam in beams):
+        raise InputError(
+            "the model of a perfect dish is not finite; check the values that are held, and the file of the "
+            "telescope"
+        )
     starts = [
         choose_start(model, o, e, beams, f) for o, e, f in zip(observations, excesses, filters, strict=True)
     ]

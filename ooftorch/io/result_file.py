@@ -18,6 +18,7 @@ Primary header
     ILLUM         illumination model
     ORDER         highest order of the surface basis
     CONVERGD      whether the fit converged
+    INTERRUP      whether it was interrupted (absent in files of earlier versions: it was not)
     MESSAGE       why it ended
     OBJECTIV      negative log-posterior, natural units
     CHI2RED       chi-squared per degree of freedom
@@ -343,6 +344,7 @@ def _build_result(header: fits.Header, hdus: dict[str, Any], truth: Truth | None
     return FitResult(
         **fields,
         converged=header["CONVERGD"],
+        interrupted=header.get("INTERRUP", False),
         parameters={
             unescape(name): Estimate(value, sigma, unescape(unit), *rest)
             for name, value, sigma, unit, *rest in zip(*columns, strict=True)
@@ -462,6 +464,7 @@ def _make_header(result: FitResult) -> fits.Header:
     if result.good_surface_rms is not None:
         header.append(make_card("GOODRMS", result.good_surface_rms, "[m] good solutions stay below"))
     header["CONVERGD"] = (result.converged, "whether the fit converged")
+    header["INTERRUP"] = (result.interrupted, "whether it was interrupted")
     header.append(make_card("RADIUS", result.aperture.radius, "[m] of the dish"))
     header["NMAPS"] = (len(result.maps), "number of maps")
     header["NNOTES"] = (len(result.notes), "number of notes")

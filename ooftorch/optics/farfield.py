@@ -10,9 +10,10 @@ interpolation, so the two agree to rounding. Public functions take and return co
 dimension of two (real, imaginary); leading dimensions are a batch.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -149,6 +150,10 @@ class _Sum(Movable, ABC):
     def adjoint(self, f: Tensor) -> Tensor: ...
 
 
+# Directions that are evaluated at a time: what lies between the two sums has a number for each row of pixels.
+_AT_A_TIME = 32768
+
+
 class _ScatteredSum(_Sum):
     """Any directions; kernels (nx, n) and (ny, n)."""
 
@@ -156,10 +161,17 @@ class _ScatteredSum(_Sum):
         self._x, self._y = kernel_x, kernel_y
 
     def forward(self, e: Tensor) -> Tensor:
-        return ((e @ self._x) * self._y).sum(-2)
+        parts = [((e @ x) * y).sum(-2) for x, y in self._split(self._x, self._y)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def adjoint(self, f: Tensor) -> Tensor:
-        return (self._y.conj() * f.unsqueeze(-2)) @ self._x.mH
+        parts = self._split(self._x, self._y, f.unsqueeze(-2))
+        return functools.reduce(torch.add, ((y.conj() * g) @ x.mH for x, y, g in parts))
+
+    @staticmethod
+    def _split(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Parts of tensors (..., n) that fit into little memory."""
+        return zip(*(t.split(_AT_A_TIME, -1) for t in tensors), strict=True)
 
 
 class _GridSum(_Sum):

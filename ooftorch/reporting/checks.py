@@ -41,7 +41,12 @@ class _Check(NamedTuple):
 _CHECKS = (
     _Check(
         _STOP,
-        lambda f: not (f.converged and math.isfinite(f.phase_rms)),
+        lambda f: f.interrupted,
+        "The fit was {message}: run it to its end.",
+    ),
+    _Check(
+        _STOP,
+        lambda f: not (f.interrupted or (f.converged and math.isfinite(f.phase_rms))),
         "The fit did not converge ({message}): try a lower order, and look for glitches in the maps.",
     ),
     _Check(
@@ -255,6 +260,7 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
         "causes": [cause.name for cause in result.causes],
         "robust": result.robust,
         "converged": result.converged,
+        "interrupted": result.interrupted,
         "message": result.message,
         "phase_rms": result.phase_rms,
         "phase_error": result.phase_error,

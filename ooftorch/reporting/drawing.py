@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,12 +40,14 @@ def prepare_drawing() -> "Iterator[Callable[[FitResult, Path], AbstractContextMa
     ours, theirs = multiprocessing.Pipe()
     # "spawn" and not "fork": a new interpreter, on every system, whatever threads run in this one.
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
-    # Ctrl-C goes to both processes. The new one inherits that it is ignored; this one then ends it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and SIGTERM may go to both processes. The new one inherits that they are blocked, and this one,
+    # for which they wait meanwhile, ends it. (Python's tracker of resources would unblock them as it starts.)
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     theirs.close()
     try:
         yield partial(_draw_there, process, ours)
@@ -97,7 +100,7 @@ def _receive(pipe: Connection) -> Exception | None:
 
 
 def _end(process: BaseProcess) -> None:
-    process.terminate()
+    process.kill()
     process.join()
 
 

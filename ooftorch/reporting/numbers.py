@@ -77,6 +77,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "order_evidence": result.order_evidence._asdict(),
             "converged": result.converged,
             "message": result.message,
+            "interrupted": result.interrupted,
             "verdict": word,
             "reasons": reasons,
             "causes": [cause._asdict() for cause in result.causes],

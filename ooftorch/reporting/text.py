@@ -90,8 +90,12 @@ def _opening(result: "FitResult") -> list[str]:
         *_scan_lines(result),
         *_tails(result),
         *(line for note in result.notes for line in _line("note", note)),
-        *_line("fit", f"{'converged' if result.converged else 'NOT CONVERGED'}: {result.message}"),
+        *_line("fit", result.message if result.interrupted else f"{_converged(result)}: {result.message}"),
     ]
+
+
+def _converged(result: "FitResult") -> str:
+    return "converged" if result.converged else "NOT CONVERGED"
 
 
 def _bend(result: "FitResult") -> list[str]:

@@ -317,6 +317,93 @@ def test_an_interrupt_writes_nothing(folder, quick, monkeypatch):
     assert tree(folder) == before
 
 
+REAL_FIT = fitter.fit
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def interrupt_at(monkeypatch, name, *moments):
+    """Fit for real, and send this process a signal at evaluations: (order, number of it at that order)."""
+    left = list(moments)
+
+    def fit(*arguments, progress, **options):
+        def watched(step):
+            if left and step.finished is None and (step.order, step.n_eval) >= left[0]:
+                left.pop(0)
+                os.kill(os.getpid(), getattr(signal, name))
+            progress(step)
+
+        return REAL_FIT(*arguments, progress=watched, **options)
+
+    monkeypatch.setattr(fitter, "fit", fit)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_an_interrupt_ends_the_fit_with_the_best_result_so_far(folder, quick, monkeypatch, name):
+    interrupt_at(monkeypatch, name, (2, 1))
+    ran = run(folder, "fit", "obs.fits", "--order", 2, "--out", "out")
+    assert ran.status == SIGNALS[name]
+    assert ran.err.splitlines() == [
+        "ooftorch: interrupted; ending with the best result so far (a second interrupt ends at once)"
+    ]
+    assert {path.name for path in (folder / "out").iterdir()} == PRODUCTS
+    numbers = json.loads((folder / "out" / "summary.json").read_text())
+    assert (numbers["interrupted"], numbers["converged"]) == (True, False)
+    assert numbers["message"] == "interrupted; this is order 1 of 2, as far as it had come"
+    assert [o["order"] for o in numbers["orders"]] == [1]
+    assert numbers["verdict"] == "do not apply"
+    assert "interrupted" in numbers["reasons"][0]
+    assert sum("did not converge" in reason for reason in numbers["reasons"]) == 0
+    assert numbers["reasons"][0].split()[:4] == ["The", "fit", "was", "interrupted;"]
+    assert " ".join(numbers["reasons"][0].split()) in " ".join(ran.out.split())
+    stored = ooftorch.read_fit(folder / "out" / "fit.fits")
+    assert stored.interrupted
+    assert stored.focus.shape == stored.coefficients.shape
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("moments", [[(1, 1)], [(2, 1), (2, 2)]], ids=["at once", "twice"])
+def test_an_interrupt_before_there_is_a_result_or_a_second_one_writes_nothing(
+    folder, quick, monkeypatch, name, moments
+):
+    interrupt_at(monkeypatch, name, *moments)
+    if len(moments) > 1:  # the second comes while the results are written
+
+        def save(figure, path):
+            path.write_text(figure)
+            os.kill(os.getpid(), getattr(signal, name))
+
+        monkeypatch.setattr(plot, "save", save)
+    before = tree(folder)
+    ran = run(folder, "fit", "obs.fits", "--order", 2, "--out", "out")
+    assert ran.status == SIGNALS[name]
+    assert ran.err.splitlines()[-1] == "ooftorch: interrupted; nothing was written"
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_writing_is_finished_after_an_interrupt(folder, quick, monkeypatch, name):
+    def save(figure, path):
+        if figure == "aperture":
+            os.kill(os.getpid(), getattr(signal, name))
+        path.write_text(figure)
+
+    monkeypatch.setattr(plot, "save", save)
+    ran = run(folder, "fit", "obs.fits", "--out", "out")
+    assert (ran.status, ran.err) == (SIGNALS[name], "")
+    assert {path.name for path in (folder / "out").iterdir()} == PRODUCTS
+    assert json.loads((folder / "out" / "summary.json").read_text())["interrupted"] is False
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_an_interrupt_while_reading_ends_with_one_line(folder, quick, monkeypatch, name):
+    monkeypatch.setattr("ooftorch.io.read", lambda path: os.kill(os.getpid(), getattr(signal, name)))
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    ran = run(folder, "fit", "obs.fits")
+    assert ran.status == SIGNALS[name]
+    assert ran.err.split("\n")[-2:] == ["ooftorch: interrupted; nothing was written", ""]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 FAILURES = {"interrupt": KeyboardInterrupt(), "full disk": OSError(28, "No space left on device")}
 
 
@@ -377,8 +464,11 @@ def test_ctrl_c_ends_both_processes_with_one_line(folder):
         assert "objective" in process.stdout.readline()  # the fit goes on, and the other process waits
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err.strip()) == (130, "ooftorch: interrupted; nothing was written")
-    assert {path.name for path in folder.iterdir()} == {"obs.fits"}
+    assert process.returncode == 130
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("ooftorch: interrupted; ending with the best result so far")
+    assert {path.name for path in (folder / "out").iterdir()} == PRODUCTS
+    assert json.loads((folder / "out" / "summary.json").read_text())["interrupted"] is True
     deadline = time.monotonic() + 20
     while alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -420,3 +510,32 @@ def test_a_reader_that_leaves_does_not_stop_the_fit(tmp_path):
     command = f"{sys.executable} -m ooftorch fit {EXAMPLE} --order 1 --out out | true"
     subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, check=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRODUCTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        (
+            "> /dev/full",
+            2,
+            "ooftorch: standard output cannot be written (No space left on device); the results",
+        ),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_printed_does_not_cost_the_results(folder, redirection, status, said):
+    command = f"{sys.executable} -m ooftorch fit obs.fits --order 1 --out out {redirection}"
+    ran = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == status
+    assert ran.stderr.startswith(said)
+    assert len(ran.stderr.splitlines()) == bool(said)
+    assert {path.name for path in (folder / "out").iterdir()} == PRODUCTS
+
+
+def test_output_that_cannot_be_printed_is_told_in_one_line(folder):
+    command = f"{sys.executable} -m ooftorch info obs.fits > /dev/full"
+    ran = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr == "ooftorch: standard output cannot be written (No space left on device)\n"

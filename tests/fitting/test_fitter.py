@@ -16,6 +16,7 @@ from ooftorch.fitting.setup import FitOptions, set_up
 from ooftorch.fitting.start import MedianFilter, build_filters
 from ooftorch.observation import BeamMap
 from ooftorch.optics import zernike
+from ooftorch.optics.illumination.gaussian import Gaussian
 from ooftorch.optics.receiver import Receiver
 
 SRT = SHARED / "srt_20190426" / "observation.toml"
@@ -520,6 +521,92 @@ def test_progress_tells_every_evaluation():
     result = ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, progress=steps.append)
     assert sum(s.n_eval for s in steps if s.finished is not None) == result.n_eval
     assert tuple(s.finished for s in steps if s.finished) == result.orders
+
+
+def stop_at(order, n_eval, error):
+    def progress(step):
+        if step.finished is None and (step.order, step.n_eval) >= (order, n_eval):
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize(("order", "n_eval", "fitted"), [(2, 1, 1), (3, 5, 2), (3, None, 3)])
+def test_a_fit_that_is_stopped_ends_with_the_best_result_so_far(order, n_eval, fitted):
+    """The last order that was finished; at the highest, once the search is over, its lowest minimum."""
+    observation, steps = observe(surface(3, 0.5, 1)), []
+    whole = ooftorch.fit(observation, order=3, n=96, progress=steps.append)
+    n_eval = n_eval or steps[-1].n_eval - 1  # shortly before the end
+    result = ooftorch.fit(observation, order=3, n=96, progress=stop_at(order, n_eval, ooftorch.StopFit()))
+    assert result.interrupted
+    assert not result.converged
+    assert result.order == 3
+    assert [o.order for o in result.orders] == list(range(1, fitted + 1))
+    assert f"order {fitted} of 3" in result.message
+    assert ooftorch.verdict(result)[0] == "do not apply"
+    assert not whole.interrupted
+    assert [o.objective for o in result.orders[:2]] == [o.objective for o in whole.orders[: min(fitted, 2)]]
+    free = {name: n for name, n in zip(result.basis.names, result.basis.orders, strict=True) if n}
+    assert all(result.parameters[name].free == (n <= fitted) for name, n in free.items())
+    if fitted == 3:
+        assert np.abs(result.coefficients - whole.coefficients).max() < 0.05
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_an_order_that_is_stopped_does_not_replace_the_one_before(monkeypatch, last):
+    """With order "auto", wherever the fit of the order that is asked for is stopped."""
+    observation = observe(surface(2, 0.5, 1))
+    monkeypatch.setattr(ooftorch.FitResult, "recommended_order", 6)
+    begun = []
+
+    def progress(step):
+        begun.extend([step.order] if step.finished is None and step.n_eval == 1 else [])
+        if begun.count(last) == 2:
+            raise ooftorch.StopFit
+
+    result = ooftorch.fit(observation, order="auto", n=64, progress=progress, amplitude_order=0)
+    assert (result.order, result.interrupted, result.converged) == (5, True, False)
+    assert [o.order for o in result.orders] == [1, 2, 3, 4, 5]
+    assert result.message == "interrupted; this is order 5, and order 6 was on the way"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), ooftorch.StopFit()])
+def test_what_a_callback_raises_comes_out_where_nothing_was_fitted(error):
+    with pytest.raises(type(error)):
+        ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, progress=stop_at(1, 1, error))
+
+
+def test_an_interrupt_from_the_keyboard_is_not_caught():
+    with pytest.raises(KeyboardInterrupt):
+        ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, progress=stop_at(2, 3, KeyboardInterrupt()))
+
+
+class Walled(Gaussian):
+    """Not a number beyond a width that the way to the minimum crosses, but not the minimum itself."""
+
+    name = "walled"
+
+    def amplitude(self, x, y, pitch, **values):
+        amplitude = super().amplitude(x, y, pitch, **values)
+        return torch.where(values["sigma"] > 0.75, torch.nan, amplitude)
+
+
+def test_where_the_objective_is_not_finite_the_fit_goes_on_and_names_the_parameter():
+    observation = observe(surface(2, 0.5, 1))
+    free = ooftorch.fit(observation, order=2, n=96)
+    walled = ooftorch.fit(observation, order=2, n=96, illumination=Walled())
+    assert walled.converged
+    assert [note for note in walled.notes if note not in free.notes] == [
+        "the objective was not finite at trial values of sigma: continued from the last good point"
+    ]
+    for name, p in free.parameters.items():
+        assert abs(walled.parameters[name].value - p.value) <= 0.02 * p.sigma
+
+
+def test_a_model_that_is_not_finite_to_begin_with_is_refused(monkeypatch):
+    monkeypatch.setattr(Walled, "amplitude", lambda *_, **__: torch.tensor(torch.nan))
+    with pytest.raises(InputError, match="model of a perfect dish is not finite"):
+        ooftorch.fit(observe(surface(2, 0.5, 1)), order=2, n=96, illumination=Walled())
 
 
 def test_held_parameters_stay():
