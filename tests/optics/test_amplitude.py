@@ -98,7 +98,7 @@ def test_mirror_with_a_bend():
         torch.testing.assert_close(one(), other(), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("order", [-1, 1, 65])
+@pytest.mark.parametrize("order", [-1, 1, 33])
 def test_an_amplitude_order_out_of_range_is_refused(order):
-    with pytest.raises(InputError, match=f"amplitude order {order}; expected 2 to 64, or 0"):
+    with pytest.raises(InputError, match=f"amplitude order {order}; expected 2 to 32, or 0"):
         build(amplitude_order=order)
