@@ -202,11 +202,14 @@ class Cause(NamedTuple):
         what shows in the samples without a trial.
     text : str
         One sentence.
+    change : float
+        Rms by which the surface moves when that is put right, in a cheap fit, radians; NaN without a trial.
     """
 
     name: str
     factor: float
     text: str
+    change: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,6 +132,7 @@ class _Found:
     words: str
     kind: Kind
     alternative: Alternative | None
+    values: Mapping[str, float]
 
 
 class _Trials:
@@ -147,7 +148,7 @@ class _Trials:
 
     def __init__(self, setup: Setup, row: int, result: FitResult, options: FitOptions) -> None:
         model = setup.levels.exact.model
-        self._telescope, self._symmetries = model.telescope, setup.symmetries
+        self._telescope, self._symmetries, self._result = model.telescope, setup.symmetries, result
         self.is_bad = False
         self._unscaled: _Trial | None = None
         self._has_taken_up = bool(result.scan_terms or result.amplitude_order)
@@ -178,11 +179,21 @@ class _Trials:
         best = min(refined, key=lambda f: f.missed, default=None)
         if best is None or not self._is_convincing(best.factor, best.missed):
             return self._try_alone(as_it_is)
+        change = self._find_change(best.values)
         return Cause(
             best.kind.name,
             best.factor,
-            f"The maps fit {_count(best.factor)} times better with {best.words}: {best.kind.advice}.",
+            f"The maps fit {_count(best.factor)} times better with {best.words}, and the surface moves by "
+            f"{change:.2f} rad rms: {best.kind.advice}.",
+            change,
         )
+
+    def _find_change(self, values: Mapping[str, float]) -> float:
+        """Rms difference (rad) of the surface of a trial from that of the fit."""
+        names = self._result.basis.names
+        found = np.array([values.get(name, 0.0) for name in names])
+        difference = found - self._result.coefficients
+        return math.sqrt(max(difference @ self._result.gram @ difference, 0.0))
 
     def _is_convincing(self, factor: float, missed: float) -> bool:
         """Whether an alternative is so much better, and as good as the fit with all that it has taken up."""
@@ -216,7 +227,7 @@ class _Trials:
         if kind.name == "dz_scale":
             return self._judge_scale(trial, kind, alternative)
         factor = as_it_is.missed / trial.missed
-        return _Found(trial.missed, factor, alternative.words, kind, alternative)
+        return _Found(trial.missed, factor, alternative.words, kind, alternative, trial.values)
 
     def _judge_scale(self, trial: _Trial, kind: Kind, alternative: Alternative | None) -> _Found:
         """Compare a fit in which the focus offsets are scaled with one in which they are not."""
@@ -225,7 +236,7 @@ class _Trials:
         unscaled = math.inf if self._unscaled is None else self._unscaled.missed
         scale = trial.values["dz_scale"] * (1.0 if alternative is None else alternative.size)
         words = f"all dz {scale:.3g} times as large"
-        return _Found(trial.missed, unscaled / trial.missed, words, kind, alternative)
+        return _Found(trial.missed, unscaled / trial.missed, words, kind, alternative, trial.values)
 
     def _refine(self, as_it_is: _Trial, found: _Found) -> _Found:
         """Try other sizes of an alternative that has one."""

@@ -67,8 +67,9 @@ Extensions
         NAME, UNIT, RMS_0, RMS_1, ... (one for each map): errors of scan lines that were integrated out.
         Absent where there are none.
     CAUSES
-        NAME, FACTOR (how many times less the maps miss a model with that put right; NaN without a trial) and
-        TEXT: what may be wrong with the observation. Absent where nothing was found.
+        NAME, FACTOR (how many times less the maps miss a model with that put right; NaN without a trial),
+        TEXT and CHANGE (rad, rms by which the surface then moves): what may be wrong with the observation.
+        Absent where nothing was found.
     APERTURE_PHASE, APERTURE_ERROR, APERTURE_AMPLITUDE, APERTURE_OPEN, APERTURE_NORMAL_FACTOR
         Images, x along axis 1 and y along axis 2 with a linear WCS in metres from the centre of the dish.
         Phase in rad, piston and tilt removed, NaN off the dish, and its standard error; amplitude over its
@@ -389,9 +390,10 @@ def _read_causes(hdus: dict[str, Any]) -> tuple[Cause, ...]:
     if "CAUSES" not in hdus:
         return ()
     rows = hdus["CAUSES"].data
-    columns = (rows[name].tolist() for name in ("NAME", "FACTOR", "TEXT"))
+    columns = (rows[name].tolist() for name in ("NAME", "FACTOR", "TEXT", "CHANGE"))
     return tuple(
-        Cause(unescape(name), factor, unescape(text)) for name, factor, text in zip(*columns, strict=True)
+        Cause(unescape(name), factor, unescape(text), change)
+        for name, factor, text, change in zip(*columns, strict=True)
     )
 
 
@@ -547,6 +549,7 @@ def _make_causes(result: FitResult) -> list[Any]:
         make_text_column("NAME", [escape(cause.name) for cause in causes]),
         fits.Column("FACTOR", "D", array=np.array([cause.factor for cause in causes])),
         make_text_column("TEXT", [escape(cause.text) for cause in causes]),
+        fits.Column("CHANGE", "D", unit="rad", array=np.array([cause.change for cause in causes])),
     ]
     return [make_table("CAUSES", columns)]
 

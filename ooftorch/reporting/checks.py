@@ -67,19 +67,19 @@ _CHECKS = (
         "The phase reaches {largest:.0f} rad: an artefact, not a surface (GBT guide); fit a lower order.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.beyond > 0.02,
         "The phase is beyond +-1.5 rad on {beyond:.0%} of the dish (largest {largest:.1f} rad), more than a "
         "good solution shows (GBT guide): if you apply it, map again to confirm.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.surface_um > f.good_surface_um,
         "The surface rms of {surface_um:.0f} um is above the {good_surface_um:.0f} um of a good solution for "
         "this telescope.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.rim_share > 0.6 and f.rim_largest > 1.5,
         "The outer tenth of the radius carries {rim_share:.0%} of the squared phase, and the maps see it "
         "least: fit a lower order and compare.",
@@ -99,14 +99,14 @@ _CHECKS = (
     _Check(
         _CARE,
         lambda f: f.residual > 0.05 and f.residual_noise > 2,
-        "The residual of the map at dz {residual_dz} is {residual:.1%} of its peak (rms): look at "
-        "beams.png for what the model misses.",
+        "The residual of the map at dz {residual_dz} is {residual:.1%} of its peak (rms, without its largest "
+        "tenth): look at beams.png for what the model misses.",
     ),
     _Check(
         _CARE,
-        lambda f: f.chi2 > 9,
-        "The residuals are {chi_factor:.0f} times the noise (chi2/dof {chi2:.3g}): the model does not hold "
-        "everything in the maps, and the error bars may be too small.",
+        lambda f: f.misfit > 3,
+        "The residuals of the map at dz {misfit_dz} are {misfit:.0f} times the noise (without the largest "
+        "tenth): the model does not hold everything in the maps.",
     ),
     _Check(
         _CARE,
@@ -122,29 +122,29 @@ _CHECKS = (
         "use --order {order_up}, or --order auto.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.gain_off > 0.1,
         "The gain of the map at dz {gain_dz} is {gain_off:.0%} off the median: weather, focus or "
         "pointing changed between the maps.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.snr < 10 and f.n_clear >= 2,
         "The map at dz {snr_dz} has a peak of only {snr:.1f} times its noise and adds little.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.missing > 0.1,
         "{missing:.0%} of the samples are missing.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.pointing_beams > 1,
         "The beam lies {pointing_beams:.1f} lambda/D from the centre of the maps: correct the pointing, and "
         "see in beams.png that no map cuts it off.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.centre > 0.15,
         "The illumination is centred {centre:.2f} R off the axis of the dish: check the alignment of the "
         "feed, or hold x0 and y0 with --fix.",
@@ -156,7 +156,7 @@ _CHECKS = (
         "travel of the subreflector.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.line_share > 0.95,
         "The {line_term} errors of the scan lines came out as large as a fit allows in the map at dz "
         "{line_dz}: look for bad lines in beams.png, and for what else the model may miss.",
@@ -209,6 +209,13 @@ _CAUSES = {
 }
 
 
+# Share of the samples of a map that count where outliers must not, and the mean square of a standard normal
+# variable within that share about zero.
+_KEPT, _MEAN_SQUARE_KEPT = 0.9, 0.6230
+# A cause that moves the surface by less than this, rad or a fraction of its rms, does not forbid its use.
+_MOVED, _MOVED_FRACTION = 0.15, 0.3
+
+
 def verdict(result: "FitResult") -> list[str]:
     """Say whether a result can be used, and which checks failed.
 
@@ -223,15 +230,17 @@ def verdict(result: "FitResult") -> list[str]:
         most serious first.
     """
     numbers = SimpleNamespace(**find_numbers(result))
-    named = [(_grade(cause), cause.text) for cause in result.causes]
+    named = [(_grade(cause, result.phase_rms), cause.text) for cause in result.causes]
     failed = [(c.grade, c.text.format(**vars(numbers))) for c in _CHECKS if c.fails(numbers)]
     reasons = sorted(named + failed, key=lambda reason: (_STOP, _CARE, _HINT).index(reason[0]))
     return [reasons[0][0] or "good" if reasons else "good", *(text for _, text in reasons)]
 
 
-def _grade(cause: "Cause") -> str:
+def _grade(cause: "Cause", phase_rms: float) -> str:
     tried, seen = _CAUSES[cause.name]
-    return seen if math.isnan(cause.factor) else tried
+    if math.isnan(cause.factor):
+        return seen
+    return _CARE if tried == _STOP and cause.change < max(_MOVED, _MOVED_FRACTION * phase_rms) else tried
 
 
 def find_numbers(result: "FitResult") -> dict[str, Any]:
@@ -281,6 +290,7 @@ def _order_numbers(result: "FitResult") -> dict[str, Any]:
         "order_up": result.order + 1,
         "order_down": result.order - 1,
         "phase_error_model": result.phase_error_model,
+        "recommended_order": result.recommended_order,
     }
 
 
@@ -318,10 +328,13 @@ def _map_numbers(result: "FitResult") -> dict[str, Any]:
     gains = np.array([result.parameters[f"gain_{i}"].value for i in range(len(maps))])
     gain_off = np.abs(gains / np.median(gains) - 1)
     snr = [m.peak / m.noise if m.noise > 0 else math.inf for m in maps]
-    residual = [m.residual_rms_over_peak for m in maps]
+    left = [_measure_residual(m) for m in maps]
+    residual = [rms / m.peak for rms, m in zip(left, maps, strict=True)]
+    misfit = [rms / m.noise if m.noise > 0 else math.nan for rms, m in zip(left, maps, strict=True)]
     unexplained = [_unexplained(m) for m in maps]
     outlying = [_outlying(m) for m in maps]
     weakest = int(np.argmin(snr))
+    by_misfit = int(np.nanargmax(misfit)) if np.isfinite(misfit).any() else 0
     by_gain, by_residual, by_unexplained, by_outlying = (
         int(np.argmax(values)) for values in (gain_off, residual, unexplained, outlying)
     )
@@ -336,6 +349,8 @@ def _map_numbers(result: "FitResult") -> dict[str, Any]:
         "residual": residual[by_residual],
         "residual_noise": residual[by_residual] * snr[by_residual],
         "residual_dz": dz[by_residual],
+        "misfit": misfit[by_misfit],
+        "misfit_dz": dz[by_misfit],
         "unexplained": unexplained[by_unexplained],
         "unexplained_dz": dz[by_unexplained],
         "outlying": outlying[by_outlying],
@@ -361,6 +376,13 @@ def _dish_numbers(result: "FitResult") -> dict[str, float]:
         # An illumination with an edge of its own has no taper: 0 dB at the rim is right.
         "rim_db": rim_db if result.stop_radius is None else math.nan,
     }
+
+
+def _measure_residual(m: "MapFit") -> float:
+    """Return the rms of the residual without its largest tenth, as that of the normal law it would be."""
+    squares = np.sort(m.residual[np.isfinite(m.data)] ** 2)
+    kept = squares[: max(math.ceil(_KEPT * squares.size), 1)]
+    return math.sqrt(np.mean(kept) / _MEAN_SQUARE_KEPT)
 
 
 def _unexplained(m: "MapFit") -> float:

@@ -80,7 +80,7 @@ def made(seed=0, **changes):
         "noise_covariance": rng.standard_normal((n_free, n_free)),
         "amplitude_order": 6,
         "causes": (
-            Cause("dz_sign", 1 / 3 + 40, "It's the sign & more: λ " + 20 * "long "),
+            Cause("dz_sign", 1 / 3 + 40, "It's the sign & more: λ " + 20 * "long ", 0.1 + 0.2),
             Cause("glitches", math.nan, ""),
         ),
         "scan_terms": (
