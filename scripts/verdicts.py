@@ -12,6 +12,7 @@ are those of `spoilt.py`.
 The set without `--tune` is drawn with other telescopes and seeds, and is to be measured once.
 """
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.optimize
 import torch
 from matplotlib.figure import Figure
 from results_page import run, table
@@ -43,7 +45,8 @@ from spoilt import (
 
 import ooftorch
 from ooftorch.observation import Observation
-from ooftorch.reporting.checks import find_numbers
+from ooftorch.reporting.chance import estimate_chance
+from ooftorch.reporting.checks import STOP, find_numbers
 
 GOOD, REPEATS, OTHERS = 80, 4, 1
 TUNE_GOOD, TUNE_REPEATS, TUNE_OTHERS = 40, 2, 1
@@ -58,7 +61,9 @@ TARGETS = {
     "right, called good": 0.75,
     "named": 0.8,
 }
-STOP = "do not apply"
+# Limits of the chance of improvement between which predicted and actual are compared.
+CHANCES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+CHANCE_TARGET = 0.1
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,7 @@ def fit_case(task: tuple[str, int]) -> dict:
             "reasons": reasons,
             "causes": [cause._asdict() for cause in result.causes],
             "numbers": find_numbers(result),
+            "chance": estimate_chance(result),
             "seconds": result.seconds,
         }
     )
@@ -321,6 +327,36 @@ def find_shares(rows: Sequence[dict]) -> dict[str, tuple[int, int]]:
     }
 
 
+def compare_chances(rows: Sequence[dict]) -> list[dict]:
+    """Chance of improvement that was told, and share of the surfaces that would have improved."""
+    bins = []
+    for low, high in itertools.pairwise(CHANCES):
+        some = [row for row in rows if low < row["chance"] <= high]
+        if some:
+            told = float(np.mean([row["chance"] for row in some]))
+            better = float(np.mean([row["error"] < row["rms"] for row in some]))
+            error = math.sqrt(max(told * (1 - told), 0.25 / len(some)) / len(some))
+            bins.append(
+                {"low": low, "high": high, "n": len(some), "told": told, "better": better, "error": error}
+            )
+    return bins
+
+
+def fit_odds(rows: Sequence[dict]) -> list[float]:
+    """The three numbers of `reporting.chance`, by logistic regression, for whoever changes the verdict."""
+    better = np.array([1.0 if row["error"] < row["rms"] else -1.0 for row in rows])
+    moved = [
+        min(max([c["change"] or 0.0 for c in row["causes"]], default=0.0) / row["numbers"]["phase_rms"], 10.0)
+        for row in rows
+    ]
+    columns = np.stack([np.ones(len(rows)), [row["verdict"] == STOP for row in rows], moved], 1)
+
+    def loss(odds):
+        return np.logaddexp(0, -better * (columns @ odds)).sum() + 0.05 * np.sum(odds[1:] ** 2)
+
+    return scipy.optimize.minimize(loss, np.zeros(3)).x.tolist()
+
+
 def section(found: dict) -> str:
     rows = found["rows"]
     lines = []
@@ -363,6 +399,23 @@ def section(found: dict) -> str:
             "turned or mirrored, in all maps of a symmetric telescope.",
             table(["", "", "target", ""], results),
             table(head, lines),
+            "Chance of improvement: that the error of the surface is smaller than the surface. As told with "
+            f"the verdict, and as it was; target within {CHANCE_TARGET:.0%}. A logistic regression over "
+            f"these rows gives {', '.join(f'{v:.2f}' for v in fit_odds(rows))}; the numbers in use are from "
+            "the set for tuning.",
+            table(
+                ["told", "observations", "mean told", "improved", "known to"],
+                [
+                    [
+                        f"{b['low']:.0%} to {b['high']:.0%}",
+                        str(b["n"]),
+                        f"{b['told']:.2f}",
+                        f"{b['better']:.2f}",
+                        f"{b['error']:.2f}",
+                    ]
+                    for b in compare_chances(rows)
+                ],
+            ),
         ]
     )
 

@@ -13,9 +13,9 @@ from ooftorch.units import ARCSEC
 if TYPE_CHECKING:
     from ooftorch.result import Cause, FitResult, MapFit
 
-__all__ = ["find_numbers", "verdict"]
+__all__ = ["STOP", "find_numbers", "verdict"]
 
-_STOP, _CARE, _HINT = "do not apply", "usable with care", ""
+STOP, _CARE, _HINT = "do not apply", "usable with care", ""
 
 
 class _Check(NamedTuple):
@@ -40,29 +40,29 @@ class _Check(NamedTuple):
 # source are our own.
 _CHECKS = (
     _Check(
-        _STOP,
+        STOP,
         lambda f: f.interrupted,
         "The fit was {message}: run it to its end.",
     ),
     _Check(
-        _STOP,
+        STOP,
         lambda f: not (f.interrupted or (f.converged and math.isfinite(f.phase_rms))),
         "The fit did not converge ({message}): try a lower order, and look for glitches in the maps.",
     ),
     _Check(
-        _STOP,
+        STOP,
         lambda f: f.n_clear < 2,
         "{n_clear} of {n_maps} maps with a clear signal (peak over noise above 10), and it takes two (GBT "
         "guide): map a brighter source.",
     ),
     _Check(
-        _STOP,
+        STOP,
         lambda f: f.unexplained > 0.4,
         "The model misses {unexplained:.0%} of the signal (rms) in the map at dz {unexplained_dz}: check "
         "telescope, frequency, dz and the orientation of the maps.",
     ),
     _Check(
-        _STOP,
+        STOP,
         lambda f: f.largest > 15,
         "The phase reaches {largest:.0f} rad: an artefact, not a surface (GBT guide); fit a lower order.",
     ),
@@ -79,7 +79,7 @@ _CHECKS = (
         "this telescope.",
     ),
     _Check(
-        _HINT,
+        _CARE,
         lambda f: f.rim_share > 0.6 and f.rim_largest > 1.5,
         "The outer tenth of the radius carries {rim_share:.0%} of the squared phase, and the maps see it "
         "least: fit a lower order and compare.",
@@ -190,13 +190,13 @@ _WIDTHS = {"legs": "legs", "shadow": "shadows behind the feet of the legs"}
 # What the verdict is at best with a named cause: where the maps fit so much better with it put right, and
 # where it shows in the samples alone, and the fit may have coped.
 _CAUSES = {
-    "dz_sign": (_STOP, _STOP),
-    "dz_scale": (_STOP, _CARE),
-    "beam_size": (_STOP, _STOP),
-    "flipped": (_STOP, _STOP),
-    "swapped": (_STOP, _STOP),
-    "dz_of_one_map": (_STOP, _CARE),
-    "displaced": (_STOP, _HINT),
+    "dz_sign": (STOP, STOP),
+    "dz_scale": (STOP, _CARE),
+    "beam_size": (STOP, STOP),
+    "flipped": (STOP, STOP),
+    "swapped": (STOP, STOP),
+    "dz_of_one_map": (STOP, _CARE),
+    "displaced": (STOP, _HINT),
     "extended": (_CARE, _CARE),
     "smeared": (_CARE, _CARE),
     "saturated": (_CARE, _CARE),
@@ -232,7 +232,7 @@ def verdict(result: "FitResult") -> list[str]:
     numbers = SimpleNamespace(**find_numbers(result))
     named = [(_grade(cause, result.phase_rms), cause.text) for cause in result.causes]
     failed = [(c.grade, c.text.format(**vars(numbers))) for c in _CHECKS if c.fails(numbers)]
-    reasons = sorted(named + failed, key=lambda reason: (_STOP, _CARE, _HINT).index(reason[0]))
+    reasons = sorted(named + failed, key=lambda reason: (STOP, _CARE, _HINT).index(reason[0]))
     return [reasons[0][0] or "good" if reasons else "good", *(text for _, text in reasons)]
 
 
@@ -240,7 +240,7 @@ def _grade(cause: "Cause", phase_rms: float) -> str:
     tried, seen = _CAUSES[cause.name]
     if math.isnan(cause.factor):
         return seen
-    return _CARE if tried == _STOP and cause.change < max(_MOVED, _MOVED_FRACTION * phase_rms) else tried
+    return _CARE if tried == STOP and cause.change < max(_MOVED, _MOVED_FRACTION * phase_rms) else tried
 
 
 def find_numbers(result: "FitResult") -> dict[str, Any]:

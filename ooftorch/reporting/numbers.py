@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ooftorch import __version__
+from ooftorch.reporting.chance import estimate_chance
 from ooftorch.reporting.checks import verdict
 from ooftorch.reporting.derived import compare_with_truth, find_pointing, measure_bend
 from ooftorch.units import ARCSEC, half_path
@@ -79,6 +80,7 @@ def summary(result: "FitResult", seconds: Mapping[str, float] | None = None) -> 
             "message": result.message,
             "interrupted": result.interrupted,
             "verdict": word,
+            "chance_of_improvement": estimate_chance(result),
             "reasons": reasons,
             "causes": [cause._asdict() for cause in result.causes],
             "objective": result.objective,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ooftorch.optics import zernike
+from ooftorch.reporting.chance import estimate_chance
 from ooftorch.reporting.checks import verdict
 from ooftorch.reporting.derived import (
     compare_with_truth,
@@ -65,9 +66,21 @@ def report(result: "FitResult", orders: bool = True) -> str:
         *_pointing_table(result),
         *_order_table(result),
         _main_numbers(result),
-        [*_line("VERDICT", word), *(line for reason in reasons for line in _wrapped(reason, "  - "))],
+        [
+            *_line("VERDICT", word),
+            *_chance(result),
+            *(line for reason in reasons for line in _wrapped(reason, "  - ")),
+        ],
     ]
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _chance(result: "FitResult") -> list[str]:
+    """Return the line of the chance that applying the result helps, where there is one."""
+    chance = estimate_chance(result)
+    if math.isnan(chance):
+        return []
+    return _line("chance", f"{min(max(chance, 0.01), 0.99):.0%} that applying it makes the telescope better")
 
 
 def _opening(result: "FitResult") -> list[str]:

@@ -182,10 +182,9 @@ def test_a_result_written_before_still_reads():
     assert result.truth.rms_error(result.coefficients) == pytest.approx(
         told["truth"]["phase_error_rad"], rel=1e-9
     )
-    word, *reasons = ooftorch.verdict(result)
-    # The last of its reasons is one that takes numbers that its file does not have.
-    assert [word, *reasons] == [told["verdict"], *told["reasons"][:-1]]
-    assert "try --order 4" in told["reasons"][-1]
+    # Its residual was due to glitches, which count no more, and what it says of order 4 its file cannot tell.
+    assert ooftorch.verdict(result) == ["good"]
+    assert told["verdict"] == "usable with care"
 
 
 def assert_parameters_are(result, told):
