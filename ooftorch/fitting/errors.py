@@ -22,8 +22,8 @@ from ooftorch.fitting.samples import Samples
 
 __all__ = ["Covariances", "Groups", "estimate_covariances", "group_samples"]
 
-# Fewest neighbouring scan lines that are taken together.
-_LEAST_RUN = 2
+# Fewest neighbouring scan lines that are taken together, and most cells along a side of a map without lines.
+_LEAST_RUN, _MOST_CELLS = 2, 24
 # Share of all information above which a sum counts as having no more: a group that alone fixes a parameter.
 _MOST_SHARE = 0.99
 # Smallest observed curvature along any direction, over that of independent samples.
@@ -85,12 +85,18 @@ def group_samples(samples: Samples, beam: float) -> Groups:
             runs.append(_choose_run(number[lined], samples.x[lined], samples.y[lined], beam))
         else:
             lined = here
-            cells = torch.stack([torch.floor(axis[here] / beam) for axis in (samples.x, samples.y)])
-            _, number[here] = torch.unique(cells, dim=1, return_inverse=True)
+            number[here] = _find_cells(torch.stack([samples.x[here], samples.y[here]]), beam)
             runs.append(1)
         number[lined] += n
         n = int(number.max()) + 1
     return Groups(number, samples.map, tuple(runs))
+
+
+def _find_cells(position: Tensor, beam: float) -> Tensor:
+    """Cell of each of some positions (2, n): a beam wide, wider on maps of very many beams."""
+    extent = float((position.amax(1) - position.amin(1)).max())
+    cells = torch.floor(position / max(beam, extent / _MOST_CELLS))
+    return torch.unique(cells, dim=1, return_inverse=True)[1]
 
 
 def _choose_run(line: Tensor, x: Tensor, y: Tensor, beam: float) -> int:
@@ -127,6 +133,8 @@ def _estimate_robust(posterior: Posterior, linear: Linearised, noise: Tensor, gr
     score = torch.where(valid, law.score(r), 0.0)
     curvature = torch.where(valid, law.curvature(r), 0.0)
     information = _find_curvature(posterior, linear, curvature)
+    if information is None:
+        return noise
     root = torch.linalg.inv(torch.linalg.cholesky(information))  # coordinates in which it is 1
     index = index_lines(groups.number, groups.map)
     rows = index.gather(root @ linear.rows).movedim(-3, -2)
@@ -146,12 +154,17 @@ def _estimate_robust(posterior: Posterior, linear: Linearised, noise: Tensor, gr
     return robust + torch.diag(torch.where(robust.diagonal() > 0, 0.0, noise.diagonal()))
 
 
-def _find_curvature(posterior: Posterior, linear: Linearised, curvature: Tensor) -> Tensor:
-    """Hessian of the objective with the observed curvature of every sample, kept positive."""
+def _find_curvature(posterior: Posterior, linear: Linearised, curvature: Tensor) -> Tensor | None:
+    """Hessian of the objective with the observed curvature of every sample, kept positive.
+
+    None where the maps and the priors together do not fix every parameter.
+    """
     mean = curvature.sum() / posterior.whitening.n_valid
     expected = posterior.find_information(linear, mean)
     observed = expected + posterior.multiplicity * (linear.rows * (curvature - mean)) @ linear.rows.mT
-    root = torch.linalg.cholesky(expected)
+    root, failed = torch.linalg.cholesky_ex(expected)
+    if failed or not bool(torch.isfinite(observed).all()):
+        return None
     relative = torch.linalg.solve_triangular(root, observed, upper=False)
     relative = torch.linalg.solve_triangular(root, relative.mT, upper=False)
     values, vectors = torch.linalg.eigh(relative)

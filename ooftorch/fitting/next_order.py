@@ -66,16 +66,17 @@ def try_wider_model(posterior: Posterior, linear: Linearised, amplitude_order: i
     cross, own = curvature * linear.rows @ rows.mT, curvature * rows @ rows.mT + torch.diag(precision)
     if terms is not None and linear.amplitudes is not None:
         cross, own = cross + linear.amplitudes @ terms.mT, own + terms @ terms.mT
-    response = torch.linalg.solve(posterior.find_information(linear, curvature), cross)
+    # Pseudo-inverses: maps need not fix every parameter.
+    response = torch.linalg.pinv(posterior.find_information(linear, curvature), hermitian=True) @ cross
     left = own - cross.mT @ response  # information on the new terms when all others adapt
     n = len(phases)
-    step = torch.linalg.solve(left, gradient)
-    spread = torch.linalg.solve(left, response.mT)
+    inverse = torch.linalg.pinv(left, hermitian=True)
+    of_phases = torch.linalg.pinv(left[:n, :n], hermitian=True)
     return Wider(
         n,
-        0.5 * float(gradient[:n] @ torch.linalg.solve(left[:n, :n], gradient[:n])),
-        response @ step,
-        torch.sqrt((response * spread.mT).sum(-1).clamp(min=0.0)),
+        0.5 * float(gradient[:n] @ of_phases @ gradient[:n]),
+        response @ (inverse @ gradient),
+        torch.sqrt(((response @ inverse) * response).sum(-1).clamp(min=0.0)),
     )
 
 

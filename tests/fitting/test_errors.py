@@ -237,3 +237,23 @@ def test_a_surface_smaller_than_its_error_has_no_rms(drifting):
     rms, error = replace(result, parameters=parameters).surface_rms_estimate
     assert rms == 0
     assert 0 < error < result.wavelength / (4 * math.pi) * result.phase_error
+
+
+def test_parameters_that_the_maps_do_not_fix_have_the_errors_of_the_noise():
+    """Two gains that stand for each other: no bread for a sandwich, and no traceback."""
+    posterior, x = build()
+    linear = posterior.linearise(x)
+    rows = linear.rows.clone()
+    rows[1] = rows[0]
+    held = replace(posterior, layout=posterior.layout)
+    object.__setattr__(held, "prior_rows", torch.zeros_like(posterior.prior_rows))
+    noise, robust = estimate_covariances(
+        held, linear._replace(rows=rows, whitened=rows), group_samples(posterior.samples, BEAM)
+    )
+    torch.testing.assert_close(robust, noise)
+
+
+def test_cells_of_a_wide_map_are_wider():
+    samples = make_samples(n=60, step=1.5, maps=1, lined=False)
+    cells = group_samples(samples, BEAM).number
+    assert len(torch.unique(cells)) <= 26**2
