@@ -9,7 +9,9 @@ comes out says whether it is bad, right or neither, and the verdict is compared 
 has a name, the first cause that the fit names has to be it. The set-ups, surfaces and most ways to spoil maps
 are those of `spoilt.py`.
 
-The set without `--tune` is drawn with other telescopes and seeds, and is to be measured once.
+The set without `--tune` is drawn with other telescopes and seeds, and is to be measured once. A first draw of
+it (seeds from 70,000) found 178 of 260 right ones called good: 18 more were held back by a check of the rim
+alone, which gives a hint since, and the draw of the page is another one (seeds from 90,000).
 """
 
 import itertools
@@ -50,7 +52,7 @@ from ooftorch.reporting.checks import STOP, find_numbers
 
 GOOD, REPEATS, OTHERS = 80, 4, 1
 TUNE_GOOD, TUNE_REPEATS, TUNE_OTHERS = 40, 2, 1
-FINAL_SEED, TUNE_SEED = 70_000, 30_000
+FINAL_SEED, TUNE_SEED = 90_000, 30_000
 # Errors of the surface, rad, and over its rms, above which it is bad, and up to which it is right.
 BAD, RIGHT = (0.3, 0.6), (0.1, 0.25)
 # At most so many of the bad ones good; of the right ones at most so many not to be applied, and at least so
@@ -256,7 +258,7 @@ def fit_case(task: tuple[str, int]) -> dict:
             "sigma": result.phase_error,
             "verdict": word,
             "reasons": reasons,
-            "causes": [cause._asdict() for cause in result.causes],
+            "causes": [{"name": c.name, "factor": c.factor, "change": c.change} for c in result.causes],
             "numbers": find_numbers(result),
             "chance": estimate_chance(result),
             "seconds": result.seconds,
@@ -271,13 +273,15 @@ def label(error: float, rms: float) -> str:
 
 
 def make_plain(value):
-    """Types that JSON has; None for a number that is not finite."""
+    """Types that JSON has, to five digits; None for a number that is not finite."""
     if isinstance(value, dict):
         return {name: make_plain(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
         return [make_plain(v) for v in value]
     value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
 
 
 def study(name: str) -> dict:

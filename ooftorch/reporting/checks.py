@@ -79,7 +79,7 @@ _CHECKS = (
         "this telescope.",
     ),
     _Check(
-        _CARE,
+        _HINT,
         lambda f: f.rim_share > 0.6 and f.rim_largest > 1.5,
         "The outer tenth of the radius carries {rim_share:.0%} of the squared phase, and the maps see it "
         "least: fit a lower order and compare.",

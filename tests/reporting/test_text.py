@@ -278,7 +278,7 @@ DOCTORED = {
     ),
     "wild rim": (
         aperture_with(phase=lambda p, r: np.where(r > 0.97, 1.8, 0.05 * p)),
-        CARE,
+        "good",
         "outer tenth of the radius",
     ),
     "dark rim": (aperture_with(amplitude=lambda a, r: np.where(r > 0.85, 1e-3 * a, a)), CARE, "rim came out"),

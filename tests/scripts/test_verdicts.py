@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import spoilt
 import verdicts
@@ -68,9 +69,12 @@ def test_every_further_way_changes_the_observation(pathology):
 
 
 def row(way, names, label, verdict, causes):
+    bad = label == "bad"
     return {
         **{"way": way, "size": 1.0, "unit": "", "names": names, "telescope": "jcmt", "label": label},
-        **{"verdict": verdict, "causes": [{"name": c} for c in causes], "sigma": 0.1, "error": 0.2},
+        **{"verdict": verdict, "causes": [{"name": c, "change": 0.1} for c in causes], "sigma": 0.1},
+        **{"error": 0.9 if bad else 0.2, "rms": 0.5, "numbers": {"phase_rms": 0.5}},
+        "chance": 0.4 if verdict == verdicts.STOP else 0.99,
     }
 
 
@@ -92,6 +96,24 @@ def test_its_words():
     assert text.count("missed") == 4
     assert "| a | 1 | 0 | 0 | 2 | 1 | 0 | 0 | 1 of 2 |" in text
     assert len(verdicts.picture({"rows": rows}).axes) == 1
+    # Of each pair one would have improved, whatever was told.
+    assert [(b["n"], b["told"], b["better"]) for b in verdicts.compare_chances(rows)] == [
+        (2, 0.4, 0.5),
+        (2, 0.99, 0.5),
+    ]
+    assert "| 25% to 50% | 2 | 0.40 | 0.50 |" in text
+
+
+def test_the_odds_are_found():
+    """Of surfaces that improve in nine of ten cases, and in three of ten where they are not to be applied."""
+    rows = [
+        {**row("a", [], "right", word, []), "error": 0.1 if i % 10 < good else 0.9}
+        for word, good in (("good", 9), (verdicts.STOP, 3))
+        for i in range(200)
+    ]
+    base, stopped, _ = verdicts.fit_odds(rows)
+    assert base == pytest.approx(np.log(9), rel=0.05)
+    assert base + stopped == pytest.approx(np.log(3 / 7), rel=0.05)
 
 
 @pytest.mark.slow
