@@ -83,7 +83,7 @@ def find_causes(setup: Setup, row: int, result: FitResult, options: FitOptions) 
     hiding = any(max(term.rms) > _HIDING.get(term.name, math.inf) for term in result.scan_terms)
     suspicious = hiding or _is_bent(result) or any(c.name in _FROM_PARAMETERS for c in seen)
     # Without noise there is no chi-square (NaN), and nothing to compare with.
-    if not (result.chi2_reduced >= _BAD or suspicious):
+    if not (options.trying and (result.chi2_reduced >= _BAD or suspicious)):
         return seen
     if any(cause.name == "stripes" for cause in seen):
         return seen

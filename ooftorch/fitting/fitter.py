@@ -130,7 +130,8 @@ def fit_many(
     """Fit many observations of the same shape side by side: an archive, simulations, bootstrap samples.
 
     Each result equals that of `fit` to within the tolerance of the minimum. A batch uses the cores, or the
-    GPU, better than one fit after the other.
+    GPU, better than one fit after the other. Alternatives are not tried where maps fit badly: `causes` are
+    those that show without a trial. Fit such an observation by itself.
 
     Parameters
     ----------
@@ -154,7 +155,8 @@ def fit_many(
         them in batches.
     """
     observations = list(observations)
-    return _fit(observations, telescope, FitOptions(**options), progress) if observations else []
+    given = replace(FitOptions(**options), trying=False)
+    return _fit(observations, telescope, given, progress) if observations else []
 
 
 def _fit(

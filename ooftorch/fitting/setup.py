@@ -50,7 +50,10 @@ _AUTO_AMPLITUDE_ORDER = 8
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options of a fit, as documented at `ooftorch.fit`."""
+    """The options of a fit, as documented at `ooftorch.fit`.
+
+    `trying` says whether alternatives are tried where the maps fit badly: of a single observation.
+    """
 
     order: int | str | None = None
     likelihood: str | Likelihood = "auto"
@@ -64,6 +67,7 @@ class FitOptions:
     amplitude_order: int | None = None
     n: int | None = None
     oversample: float = 2.0
+    trying: bool = True
 
 
 @dataclass(frozen=True, eq=False)

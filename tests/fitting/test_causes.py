@@ -262,3 +262,11 @@ def test_options_of_the_fit_are_kept_in_the_trials(clean):
     mistake, _ = MISTAKES["flipped"]
     result = fit(mistake(clean), fixed={"dz_scale": 1.0, "excess_degrees": 3.0}, free=["dz"])
     assert result.causes[0].name == "flipped"
+
+
+def test_observations_side_by_side_are_not_tried(clean):
+    """A batch takes no more time for maps that fit badly."""
+    spoiled = change(2, dz=lambda m: -m.dz)(clean)
+    (in_batch,) = ooftorch.fit_many([spoiled], order=ORDER, n=128, device="cpu")
+    tried = [[c.name for c in r.causes if math.isfinite(c.factor)] for r in (in_batch, fit(spoiled))]
+    assert tried == [[], ["dz_sign"]]
