@@ -297,13 +297,19 @@ def _check(result: FitResult) -> None:
     focus = np.zeros(n_terms) if result.focus is None else result.focus
     if result.gram.shape != (n_terms, n_terms) or focus.shape != (n_terms,):
         raise ValueError(f"matrices that are not of {n_terms} coefficients")
+    if not np.isfinite(focus).all():
+        raise ValueError("a phase of the focus that is not finite")
+    of_maps = [f"{kind}_{i}" for kind in ("gain", "offset", "dx", "dy") for i in range(len(result.maps))]
+    if not set(of_maps) <= set(result.parameters):
+        raise ValueError(f"no parameter {min(set(of_maps) - set(result.parameters))}")
     if any(len(term.rms) != len(result.maps) for term in result.scan_terms):
         raise ValueError("scan terms of other maps")
     for m in result.maps:
         columns = np.stack([m.x, m.y, m.data, m.model, m.scan_terms])  # raises if they are of several lengths
         seen = np.isfinite(m.data)
         placed = np.isfinite(columns[:, seen]).all() and (np.abs(columns[:2, seen]) < 1).all()
-        if columns.ndim != 2 or not (seen.any() and placed and abs(m.dz) < 1 and m.peak > 0):
+        known = np.isfinite([m.noise, m.offset]).all()
+        if columns.ndim != 2 or not (seen.any() and placed and known and abs(m.dz) < 1 and m.peak > 0):
             raise ValueError(f"the map at dz {m.dz:g} m")
         _check_sizes(columns, [m.noise, m.offset])
     _check_sizes(

@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.io import fits
-from places import EXAMPLE, ROOT
+from places import EXAMPLE
 from simulated import observe
 
 import ooftorch
 from ooftorch.errors import InputError
 from ooftorch.io.surfaces import read_coefficients
-
-RESULT = ROOT / "tests" / "data" / "fit-layout-2.fits"
 
 
 def is_one_line(error):
@@ -116,12 +114,34 @@ RESULTS = {
     "a wavelength of none": lambda h: h[0].header.set("WAVELEN", 0.0),
     "a radius of none": lambda h: h[0].header.set("RADIUS", -1.0),
     "a word for a number": lambda h: h["MAP_0"].header.set("NOISE", "loud"),
+    "a baseline of infinity": lambda h: h["MAP_1"].header.set("OFFSET", "inf"),
+    "a focus of infinity": lambda h: h["SURFACE_FOCUS"].data["FOCUS"].fill(np.inf),
+    "a map without its pointing": lambda h: rename(h["PARAMETERS"], "dy_1", "dy_7"),
+    "noise of others": lambda h: setattr(h["NOISE_COVARIANCE"], "data", h["NOISE_COVARIANCE"].data[:2, :2]),
+    "an order of other coefficients": lambda h: setattr(
+        h["ORDER_COEFFICIENTS"], "data", h["ORDER_COEFFICIENTS"].data[:, :2].copy()
+    ),
+    "errors of another dish": lambda h: setattr(h["APERTURE_ERROR"], "data", np.ones((3, 3))),
 }
 
 
+def rename(table, old, new):
+    names = table.data["NAME"]
+    names[names == old] = new
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A file of today's layout."""
+    observation = ooftorch.simulate("aca7m", {"z3": 0.3}, reach=3.0, step=0.5, n=64)
+    path = tmp_path_factory.mktemp("fit") / "fit.fits"
+    ooftorch.write_fit(ooftorch.fit(observation, order=2, n=64), path)
+    return path
+
+
 @pytest.mark.parametrize("case", RESULTS)
-def test_a_damaged_result(tmp_path, case):
-    with fits.open(RESULT, memmap=False) as hdus:
+def test_a_damaged_result(tmp_path, case, written):
+    with fits.open(written, memmap=False) as hdus:
         RESULTS[case](hdus)
         hdus.writeto(tmp_path / "bad.fits")
     with pytest.raises(InputError, match=r"bad\.fits: damaged result of a fit") as caught:

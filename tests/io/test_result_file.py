@@ -28,6 +28,8 @@ def made(seed=0, **changes):
         for k in range(10)
     }
     parameters["q"] = Estimate(-0.0, 5e-324, "", False, 0.0, -0.0)
+    of_maps = [f"{kind}_{i}" for kind in ("gain", "offset", "dx", "dy") for i in range(3)]
+    parameters |= {name: Estimate(0.5, 0.25, "data", False) for name in of_maps}
     parameters["gain_0"] = Estimate(1.2345678901234567e-7, math.inf, "data", True)
     n_free = sum(p.free for p in parameters.values())
     axis = np.arange(-4, 5) * (0.1 + 1e-17) * 7.3
