@@ -308,7 +308,7 @@ def _check(result: FitResult) -> None:
         columns = np.stack([m.x, m.y, m.data, m.model, m.scan_terms])  # raises if they are of several lengths
         seen = np.isfinite(m.data)
         placed = np.isfinite(columns[:, seen]).all() and (np.abs(columns[:2, seen]) < 1).all()
-        known = np.isfinite([m.noise, m.offset]).all()
+        known = np.isfinite([m.noise, m.offset]).all() and not np.isinf(m.data).any()
         if columns.ndim != 2 or not (seen.any() and placed and known and abs(m.dz) < 1 and m.peak > 0):
             raise ValueError(f"the map at dz {m.dz:g} m")
         _check_sizes(columns, [m.noise, m.offset])

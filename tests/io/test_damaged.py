@@ -114,6 +114,7 @@ RESULTS = {
     "a wavelength of none": lambda h: h[0].header.set("WAVELEN", 0.0),
     "a radius of none": lambda h: h[0].header.set("RADIUS", -1.0),
     "a word for a number": lambda h: h["MAP_0"].header.set("NOISE", "loud"),
+    "a sample of infinity": lambda h: h["MAP_0"].data["DATA"].put([3], np.inf),
     "a baseline of infinity": lambda h: h["MAP_1"].header.set("OFFSET", "inf"),
     "a focus of infinity": lambda h: h["SURFACE_FOCUS"].data["FOCUS"].fill(np.inf),
     "a map without its pointing": lambda h: rename(h["PARAMETERS"], "dy_1", "dy_7"),
