@@ -88,7 +88,10 @@ def test_a_mistake_in_the_file_is_called_by_its_name(clean, name):
     assert words in first.text
     assert first.factor > 1.25
     verdict, *reasons = ooftorch.verdict(result)
-    assert verdict == "do not apply"
+    # Where the fit has found the surface all the same, it may be used.
+    near = first.change < max(0.15, 0.3 * result.phase_rms)
+    assert verdict == ("usable with care" if near else "do not apply")
+    assert near == (name == "dz_of_one_map")
     assert first.text in reasons
     assert ooftorch.summary(result)["causes"][0] == first._asdict()
 

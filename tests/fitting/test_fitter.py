@@ -87,16 +87,18 @@ def test_error_bars_hold():
     """
     trusting = {"likelihood": "gaussian", "nuisance": "none", "amplitude_order": 0}
 
+    z = surface(2, 0.6, 7)
+
     def spread(scale, error, **options):
-        pulls = []
-        for seed in range(30):
-            z = surface(2, 0.6, 7)
-            seen = observe(z, noise=0.01, seed=seed)
-            seen = altered(seen, lambda m, i: replace(m, sigma=scale * m.sigma))
-            result = ooftorch.fit(seen, order=2, n=96, fixed={"sigma": 0.7195}, **options)
-            estimates = [result.parameters[f"z{k}"] for k in range(1, 6)]
-            pulls += [(e.value - t) / getattr(e, error) for e, t in zip(estimates, z, strict=True)]
-        return np.std(pulls)
+        seen = [
+            altered(observe(z, noise=0.01, seed=seed), lambda m, i: replace(m, sigma=scale * m.sigma))
+            for seed in range(30)
+        ]
+        results = ooftorch.fit_many(seen, order=2, n=96, fixed={"sigma": 0.7195}, **options)
+        estimates = [[r.parameters[f"z{k}"] for k in range(1, 6)] for r in results]
+        return np.std(
+            [(e.value - t) / getattr(e, error) for of in estimates for e, t in zip(of, z, strict=True)]
+        )
 
     assert spread(1.0, "sigma_noise", **trusting) == pytest.approx(1, abs=0.17)
     assert spread(0.5, "sigma_noise", **trusting) != pytest.approx(1, abs=0.17)
