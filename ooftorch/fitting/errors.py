@@ -28,6 +28,8 @@ _LEAST_RUN, _MOST_CELLS = 2, 24
 _MOST_SHARE = 0.99
 # Smallest observed curvature along any direction, over that of independent samples.
 _LEAST_CURVATURE = 0.1
+# Part of a parameter's information that others leave to it, as a root, below which it is not fixed.
+_LEAST_PIVOT = 1e-6
 
 
 class Groups(NamedTuple):
@@ -162,9 +164,11 @@ def _find_curvature(posterior: Posterior, linear: Linearised, curvature: Tensor)
     mean = curvature.sum() / posterior.whitening.n_valid
     expected = posterior.find_information(linear, mean)
     observed = expected + posterior.multiplicity * (linear.rows * (curvature - mean)) @ linear.rows.mT
-    root, failed = torch.linalg.cholesky_ex(expected)
-    if failed or not bool(torch.isfinite(observed).all()):
+    size = expected.diagonal().sqrt()
+    root, failed = torch.linalg.cholesky_ex(expected / torch.outer(size, size))
+    if failed or not bool(root.diagonal().min() > _LEAST_PIVOT and torch.isfinite(observed).all()):
         return None
+    root = size.unsqueeze(-1) * root
     relative = torch.linalg.solve_triangular(root, observed, upper=False)
     relative = torch.linalg.solve_triangular(root, relative.mT, upper=False)
     values, vectors = torch.linalg.eigh(relative)
