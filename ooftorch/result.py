@@ -429,13 +429,23 @@ class FitResult:
             before = c
         return tuple(views)
 
-    def _find_bic(self, order: int) -> float:
-        """Information criterion of an order, less that of the last."""
+    def weigh_above(self, order: int) -> tuple[float, int]:
+        """Return what the free terms above an order gain, as in `OrderEvidence`, and their number."""
         covariance = self._covariance_of_coefficients
         above = (np.array(self.basis.orders) > order) & (np.diag(covariance) > 0)
         values = self.coefficients[above]
         chi2 = values @ np.linalg.pinv(covariance[np.ix_(above, above)], hermitian=True) @ values
-        return float(chi2 - np.count_nonzero(above) * math.log(max(self.n_data / self.excess, 1.0)))
+        return 0.5 * float(chi2), int(np.count_nonzero(above))
+
+    @property
+    def cost_of_term(self) -> float:
+        """Least gain that asks for one more term of the surface, as in `OrderEvidence`."""
+        return 0.5 * math.log(max(self.n_data / self.excess, 1.0))
+
+    def _find_bic(self, order: int) -> float:
+        """Information criterion of an order, less that of the last."""
+        gain, n_terms = self.weigh_above(order)
+        return 2 * (gain - n_terms * self.cost_of_term)
 
     def _hold_above(self, order: int) -> np.ndarray:
         """Covariance of all coefficients with those above an order held at zero."""

@@ -227,7 +227,8 @@ def section(found: dict) -> str:
         "rad rms), and gains, taper, centre of the illumination, pointing of each map, scale of dz and "
         "widths of the legs drawn from their priors. The ratio is the rms of (fit - truth) over the error "
         "bar of that fit; joint is the mean of d C^-1 d over the 20 coefficients, divided by 20, C being "
-        "the covariance that the fit claims. Both are 1 where the error bars are right. Fit and "
+        "the covariance that the fit claims from the noise alone. Both are 1 where these errors are "
+        "right. Fit and "
         "simulation share their aperture raster here: the question is what noise does.",
         f"Target: 1.00 +- 0.05 for each of z1 to z20. {'Met' if right['passes'] else 'Missed'}: the ratios "
         f"lie between {min(ratios.values()):.3f} and {max(ratios.values()):.3f} (the farthest off: {worst}), "

@@ -302,16 +302,15 @@ def rearrange(rng: random.Random, data: bytes) -> bytes:
 
 
 def change_words(rng: random.Random, data: bytes) -> bytes:
-    """Replace a number or a word of a text, or the same one in some more places."""
+    """Replace a number or a word of a text."""
     text = data.decode()
     tokens = list(re.finditer(r"[^\s,=\[\]{}]+", text))
     if not tokens:
         return data
     numbers = [token for token in tokens if re.match(r"[-+.\d]", token[0])] or tokens
-    for token in [rng.choice(numbers if rng.random() < 0.8 else tokens)]:
-        new = rng.choice(_NUMBERS if rng.random() < 0.7 else _WORDS)
-        text = text[: token.start()] + new + text[token.end() :]
-    return text.encode()
+    token = rng.choice(numbers if rng.random() < 0.8 else tokens)
+    new = rng.choice(_NUMBERS if rng.random() < 0.7 else _WORDS)
+    return (text[: token.start()] + new + text[token.end() :]).encode()
 
 
 def change_lines(rng: random.Random, data: bytes) -> bytes:

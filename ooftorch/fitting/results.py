@@ -1,7 +1,8 @@
 """Assemble a `FitResult` from the minimum of a fit: estimates, covariance, maps and aperture."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,13 +51,9 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
     amplitude_order = _find_amplitude_order(layout)
     wider = try_wider_model(posterior, linear, amplitude_order)
     basis = model.instrument.basis
-    # What the residuals show beyond independent noise, as a factor on the variance of the surface.
-    surface, surface_noise = (_pick_surface(layout, c, basis) for c in (covariance, noise))
-    excess = np.trace(surface) / np.trace(surface_noise) if surface_noise.any() else 1.0
+    surface = _pick_surface(layout, covariance, basis)
     left_out = {name for names in setup.bends for name in names if not layout[name].free}
-    beyond = (wider.change.square() - excess * wider.noise.square()).clamp(min=0.0).sqrt().cpu().numpy()
-    sigmas = (np.sqrt(np.diag(covariance)), np.sqrt(np.diag(noise)), beyond * np.abs(derivatives))
-    estimates = _estimate_parameters(layout, u.cpu().numpy(), sigmas, left_out)
+    estimates = _estimate_parameters(layout, u.cpu().numpy(), covariance, noise, left_out)
     maps = [
         MapFit(
             m.dz,
@@ -78,9 +75,8 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
             )
         )
     ]
-    n_data = int(posterior.samples.valid.sum())
     converged = fitted.distance < _CONVERGED and not fitted.interrupted
-    last, basis = fitted.orders[-1], model.instrument.basis
+    last = fitted.orders[-1]
     if fitted.interrupted:
         message = f"interrupted; this is order {last.order} of {basis.order}, as far as it had come"
     elif converged:
@@ -92,7 +88,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         )
     illumination = model.instrument.illumination
     stop_radius = estimates["radius"].value if illumination.has_edge else None
-    return FitResult(
+    result = FitResult(
         input=observation.source,
         telescope=model.telescope.name,
         likelihood=levels.likelihood.name,
@@ -105,7 +101,7 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         message=message,
         objective=last.objective,
         chi2_reduced=last.chi2_reduced,
-        n_data=n_data,
+        n_data=int(posterior.samples.valid.sum()),
         n_missing=sum(m.n_missing for m in observation.maps),
         n_free=len(layout.free),
         n_eval=sum(o.n_eval for o in fitted.orders),
@@ -130,33 +126,28 @@ def build_result(setup: Setup, row: int, fitted: Fitted, seconds: float = 0.0) -
         ),
         interrupted=fitted.interrupted,
         focus=_project_focus(model, 1.0 if stop_radius is None else min(stop_radius, 1.0)),
-        order_evidence=_judge_orders(layout, u, covariance / scale, wider, basis, n_data / excess, excess),
     )
+    return _add_wider(result, wider, derivatives)
 
 
-def _judge_orders(
-    layout: Layout,
-    u: torch.Tensor,
-    covariance: np.ndarray,
-    wider: Wider,
-    basis: SurfaceBasis,
-    n_effective: float,
-    excess: float,
-) -> OrderEvidence:
-    """Gains and costs of the last order of the basis and of the next; the covariance is of coordinates."""
-    each = 0.5 * math.log(max(n_effective, 1.0))  # cost of a term
-    last = [
-        layout.index(name)
-        for name, order in zip(basis.names, basis.orders, strict=True)
-        if order == basis.order and layout[name].free
-    ]
-    gain = math.nan
-    if last:
-        rows = [layout.free.index(i) for i in last]
-        values = u[last].cpu().numpy()
-        gain = 0.5 * float(values @ np.linalg.pinv(covariance[np.ix_(rows, rows)], hermitian=True) @ values)
-    gain_next = wider.gain / float(excess) if wider.n_terms else math.nan
-    return OrderEvidence(gain, each * len(last) if last else math.nan, gain_next, each * wider.n_terms)
+def _add_wider(result: FitResult, wider: Wider, derivatives: np.ndarray) -> FitResult:
+    """Return the result with what a wider model would change.
+
+    `derivatives` (n_free,) are those of the free parameters by their coordinates.
+    """
+    beyond = (wider.change.square() - result.excess * wider.noise.square()).clamp(min=0.0).sqrt()
+    sigmas = dict(zip(result.free_names, (beyond.cpu().numpy() * np.abs(derivatives)).tolist(), strict=True))
+    parameters = {
+        name: p._replace(sigma_model=sigmas.get(name, 0.0)) for name, p in result.parameters.items()
+    }
+    gain, n_last = result.weigh_above(result.order - 1)
+    evidence = OrderEvidence(
+        gain if n_last else math.nan,
+        n_last * result.cost_of_term if n_last else math.nan,
+        wider.gain / result.excess if wider.n_terms else math.nan,
+        wider.n_terms * result.cost_of_term,
+    )
+    return replace(result, parameters=parameters, order_evidence=evidence)
 
 
 def _project_focus(model: BeamModel, disc: float) -> np.ndarray:
@@ -180,18 +171,19 @@ def _find_amplitude_order(layout: Layout) -> int:
 
 
 def _estimate_parameters(
-    layout: Layout, u: np.ndarray, sigmas: Iterable[np.ndarray], left_out: Collection[str]
+    layout: Layout,
+    u: np.ndarray,
+    covariance: np.ndarray,
+    noise: np.ndarray,
+    left_out: Collection[str],
 ) -> dict[str, Estimate]:
-    """Estimates of all parameters but those that could have been taken up and were not.
-
-    The errors (n_free,) are in the order of `Estimate`; held parameters have none.
-    """
-    columns = np.zeros((3, len(u)))
-    columns[:, layout.free] = list(sigmas)
+    """Estimates of all parameters but those that could have been taken up and were not."""
+    sigmas = np.zeros((2, len(u)))
+    sigmas[:, layout.free] = [np.sqrt(np.clip(np.diag(c), 0, None)) for c in (covariance, noise)]
     values = layout.values(u)
     return {
-        p.name: Estimate(values[p.name], sigma, p.unit, p.free, *others)
-        for p, (sigma, *others) in zip(layout.parameters, columns.T.tolist(), strict=True)
+        p.name: Estimate(values[p.name], sigma, p.unit, p.free, sigma_noise)
+        for p, (sigma, sigma_noise) in zip(layout.parameters, sigmas.T.tolist(), strict=True)
         if p.name not in left_out
     }
 

@@ -93,8 +93,7 @@ _CHECKS = (
     _Check(
         _CARE,
         lambda f: f.phase_error > 0.2,
-        "Noise alone makes the phase uncertain by {phase_error:.2f} rad rms: fit a lower order, or map a "
-        "brighter source.",
+        "The phase is uncertain by {phase_error:.2f} rad rms: fit a lower order, or map a brighter source.",
     ),
     _Check(
         _CARE,
@@ -276,7 +275,6 @@ def _fit_numbers(result: "FitResult") -> dict[str, Any]:
         "surface_um": 1e6 * result.surface_rms,
         "good_surface_um": math.nan if result.good_surface_rms is None else 1e6 * result.good_surface_rms,
         "chi2": result.chi2_reduced,
-        "chi_factor": math.sqrt(result.chi2_reduced),
         "missing": result.n_missing / max(result.n_missing + result.n_data, 1),
         "pointing_beams": math.hypot(x, y) * ARCSEC / result.beam,
     }
@@ -290,7 +288,6 @@ def _order_numbers(result: "FitResult") -> dict[str, Any]:
         "order_up": result.order + 1,
         "order_down": result.order - 1,
         "phase_error_model": result.phase_error_model,
-        "recommended_order": result.recommended_order,
     }
 
 

@@ -547,6 +547,7 @@ def test_a_constraint_has_the_hessian_of_its_weighted_sum():
     np.testing.assert_allclose(vector.hessian(x, v), right)
 
 
+# As above: SciPy says so of the linear constraint.
 @pytest.mark.filterwarnings("ignore:delta_grad == 0.0:UserWarning")
 @pytest.mark.parametrize("method", ["slsqp", "trust-constr", "cobyqa"])
 def test_constraints_of_a_dict_of_tensors(method):
